@@ -1,0 +1,54 @@
+"""The `ovsam` command: one Typer app, one file a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ovsam_cli import __version__
+from ovsam_cli.cli.console import EXIT_CODE_HELP
+
+app = typer.Typer(
+    name="ovsam",
+    help="Label images with Open-Vocabulary SAM: a mask and a name for every prompted object.",
+    epilog=EXIT_CODE_HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ovsam {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Label images with Open-Vocabulary SAM: a mask and a name for every prompted object."""
+
+
+def build_app() -> typer.Typer:
+    """The app with all its commands."""
+    from ovsam_cli.cli.embed_vocab import embed_vocab
+    from ovsam_cli.cli.label import label
+    from ovsam_cli.cli.models import models_app
+    from ovsam_cli.cli.train import train_app
+
+    app.command("label", epilog=EXIT_CODE_HELP)(label)
+    app.command("embed-vocab")(embed_vocab)
+    app.add_typer(models_app, name="models")
+    app.add_typer(train_app, name="train")
+    return app
+
+
+def run() -> None:
+    """Run the command line."""
+    build_app()()
