@@ -9,14 +9,7 @@ import typer
 from ovsam_cli import __version__
 from ovsam_cli.cli.console import EXIT_CODE_HELP
 
-app = typer.Typer(
-    name="ovsam",
-    help="Label images with Open-Vocabulary SAM: a mask and a name for every prompted object.",
-    epilog=EXIT_CODE_HELP,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP = "Label images with Open-Vocabulary SAM: a mask and a name for every prompted object."
 
 
 def _print_version(wanted: bool) -> None:
@@ -25,14 +18,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
-def main(
+def _global_options(
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Label images with Open-Vocabulary SAM: a mask and a name for every prompted object."""
+    """Options before the command."""
 
 
 def build_app() -> typer.Typer:
@@ -42,6 +34,13 @@ def build_app() -> typer.Typer:
     from ovsam_cli.cli.models import models_app
     from ovsam_cli.cli.train import train_app
 
+    app = typer.Typer(
+        name="ovsam",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(help=HELP, epilog=EXIT_CODE_HELP)(_global_options)
     app.command("label", epilog=EXIT_CODE_HELP)(label)
     app.command("embed-vocab")(embed_vocab)
     app.add_typer(models_app, name="models")

@@ -1,0 +1,169 @@
+"""`ovsam label`: images and prompts to a COCO file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ovsam_cli.cli.console import Console, ExitCode, image_progress, one_line_errors
+
+if TYPE_CHECKING:
+    from ovsam_cli.labelling.run import Run, RunSummary
+
+RUN, MODEL, NAMES, FILES = "Run", "Model and speed", "Masks and names", "Output files"
+
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+FusionMode = Literal["auto", "head", "clip"]
+MaskFormat = Literal["rle", "polygon", "rle-uncompressed", "none"]
+ExifRule = Literal["apply", "ignore"]
+
+
+def label(
+    images: Annotated[
+        list[str], typer.Argument(help="Folders (searched recursively), files, globs, @list.txt.")
+    ],
+    vocabulary: Annotated[
+        str,
+        typer.Option("--vocab", help='Bundled name (coco, lvis, ...), file, or "cat, dog, zebra".'),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for annotations.json and the rest.")],
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompt file: our JSON or JSON Lines, or a COCO file.")
+    ] = None,
+    grid: Annotated[
+        int, typer.Option(min=1, max=256, help="Without --prompts: points a side of the grid.")
+    ] = 32,
+    crop_layers: Annotated[
+        int, typer.Option(min=0, max=3, help="Grid: also look at crops, 2^layer a side.")
+    ] = 0,
+    nms_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="Grid: masks that overlap more are one.")
+    ] = 0.7,
+    min_region: Annotated[
+        int, typer.Option(min=0, help="Grid: remove islands and holes below this many pixels.")
+    ] = 0,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="rn50x16, tiny (bundled, offline, for trying), or a weights file.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "rn50x16",
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, mps, cuda, cuda:0.", rich_help_panel=MODEL)
+    ] = "auto",
+    dtype: Annotated[Dtype, typer.Option(rich_help_panel=MODEL)] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images a step.", rich_help_panel=MODEL)
+    ] = 1,
+    prompts_per_batch: Annotated[
+        int, typer.Option(min=1, help="Prompts a decoder call.", rich_help_panel=MODEL)
+    ] = 64,
+    fusion: Annotated[
+        FusionMode,
+        typer.Option(help="Recognition by both branches, or one.", rich_help_panel=NAMES),
+    ] = "auto",
+    base_names: Annotated[
+        str | None,
+        typer.Option(
+            help="Names seen in training, as a vocabulary; default: the weights' own.",
+            rich_help_panel=NAMES,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Lowest score of a name.", rich_help_panel=NAMES)
+    ] = 0.0,
+    min_stability: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest mask stability; default 0 with prompts, 0.9 in grid mode.",
+            rich_help_panel=NAMES,
+        ),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Names kept with each object.", rich_help_panel=NAMES)
+    ] = 5,
+    unknown_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Category for objects below --min-score, instead of dropping them.",
+            rich_help_panel=NAMES,
+        ),
+    ] = None,
+    masks: Annotated[
+        MaskFormat, typer.Option(help="Mask format.", rich_help_panel=FILES)
+    ] = "rle",
+    exif: Annotated[
+        ExifRule, typer.Option(help="Turn photos upright by their tag.", rich_help_panel=FILES)
+    ] = "apply",
+    previews: Annotated[
+        str, typer.Option(help="Overlay pictures: a number, or all.", rich_help_panel=FILES)
+    ] = "0",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget what this folder's run has done.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Use a folder that holds other files.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, label nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    """Segment and name every prompted object; run again to go on where a run stopped."""
+    console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
+    with one_line_errors(console, how_to_resume="Run the same command again to go on."):
+        from ovsam_cli.labelling.options import LabelOptions, LabelRequest, parse_previews
+
+        options = LabelOptions(
+            dtype=dtype,
+            batch_size=batch_size,
+            prompts_per_batch=prompts_per_batch,
+            fusion=fusion,
+            min_score=min_score,
+            min_stability=min_stability,
+            top_k=top_k,
+            unknown_name=unknown_name,
+            masks=masks,
+            exif=exif,
+            num_previews=parse_previews(previews),
+            grid=None if prompts else GridOptions(grid, crop_layers, nms_iou, min_region),
+        )
+        request = LabelRequest(
+            images=tuple(images),
+            vocabulary=vocabulary,
+            prompts=prompts,
+            out=out,
+            model=model,
+            devices=devices,
+            base_names=base_names,
+            restart=restart,
+            overwrite=overwrite,
+            options=options,
+        )
+        raise typer.Exit(_run(console, request, dry_run=dry_run))
+
+
+def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> ExitCode:
+    from ovsam_cli.labelling.plan import plan_run
+
+    plan = plan_run(request)
+    for notice in plan.notices:
+        console.say(notice)
+    if dry_run:
+        console.result(plan.describe())
+        return ExitCode.FINISHED
+    from ovsam_cli.labelling.run import open_run  # torch loads here, after every cheap check
+
+    with open_run(plan, on_message=console.say) as run:
+        with image_progress(console, run.num_images, run.num_finished) as on_image_done:
+            summary = run.label_images(on_image_done=on_image_done)
+    _print_summary(console, summary)
+    return _exit_code(summary)

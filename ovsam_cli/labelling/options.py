@@ -1,0 +1,112 @@
+"""What a user asks of a run, checked when made; no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ovsam_cli.errors import InputError
+
+# SAM's automatic generator cuts at 0.95 beside its predicted quality; without the latter the
+# same cut loses many good masks, so it is a little lower here.
+GRID_MIN_STABILITY = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class GridOptions:
+    """The automatic mode: a grid of points instead of prompts.
+
+    Attributes:
+        points_per_side: of the whole image; crops have fewer.
+        crop_layers: layer l adds (2^l)^2 overlapping crops.
+        nms_iou: masks that overlap more than this are one object.
+        min_region: islands and holes below this many pixels are removed; 0 keeps all.
+    """
+
+    points_per_side: int = 32
+    crop_layers: int = 0
+    nms_iou: float = 0.7
+    min_region: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """How images are labelled, whatever the images, the model and the names are.
+
+    Attributes:
+        dtype: number format of the image encoder and decoder.
+        batch_size: images a step.
+        prompts_per_batch: prompts a decoder call.
+        fusion: `auto` joins both recognition branches, `head` and `clip` use one.
+        min_score: lowest score of a name, in [0, 1].
+        min_stability: lowest mask stability; None is 0 with prompts, 0.9 in grid mode.
+        top_k: names kept with each object.
+        unknown_name: category of objects below `min_score`; None drops them.
+        masks: how masks stand in the COCO file.
+        exif: whether photos are turned upright by their tag.
+        num_previews: overlay pictures to write; None is all.
+        grid: the automatic mode, or None with prompts.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: int = 1
+    prompts_per_batch: int = 64
+    fusion: Literal["auto", "head", "clip"] = "auto"
+    min_score: float = 0.0
+    min_stability: float | None = None
+    top_k: int = 5
+    unknown_name: str | None = None
+    masks: Literal["rle", "polygon", "rle-uncompressed", "none"] = "rle"
+    exif: Literal["apply", "ignore"] = "apply"
+    num_previews: int | None = 0
+    grid: GridOptions | None = None
+
+    @property
+    def stability_cut(self) -> float:
+        """Lowest mask stability of this run."""
+        if self.min_stability is not None:
+            return self.min_stability
+        return 0.0 if self.grid is None else GRID_MIN_STABILITY
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """Everything `ovsam label` was asked for.
+
+    Attributes:
+        images: folders, files, globs, @list files.
+        vocabulary: bundled name, file, or names with commas.
+        out: output folder.
+        prompts: prompt file, or None for the grid.
+        model: bundled or published name, file, or folder of official files.
+        devices: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+        base_names: vocabulary of names seen in training; None takes the weights' own.
+        restart: forget what this folder's run has done.
+        overwrite: use a folder that holds other files.
+        options: how images are labelled.
+    """
+
+    images: tuple[str, ...]
+    vocabulary: str
+    out: Path
+    prompts: str | None = None
+    model: str = "rn50x16"
+    devices: str = "auto"
+    base_names: str | None = None
+    restart: bool = False
+    overwrite: bool = False
+    options: LabelOptions = LabelOptions()
+
+
+def parse_previews(text: str) -> int | None:
+    """`all` -> None, else a count of at least 0.
+
+    Raises:
+        InputError: neither `all` nor such a number.
+    """
+    if text == "all":
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise InputError(f"--previews {text!r}: expected a number or 'all'")
+    return int(text)

@@ -1,0 +1,99 @@
+"""Check everything a user can mend before any weight is loaded or image opened; no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ovsam_cli.errors import InputError
+from ovsam_cli.images import find_images
+from ovsam_cli.labelling.options import LabelRequest
+from ovsam_cli.prompts import PromptSource, read_prompts
+from ovsam_cli.structures import ImageRecord
+from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
+
+DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+NUM_LISTED = 5  # unmatched prompts named one by one before the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A request whose parts were found and read.
+
+    Attributes:
+        request: what was asked for.
+        records: the images, in the order of their ids.
+        vocabulary: the names to choose from.
+        base_vocabulary: names seen in training, when given by hand.
+        prompts: the prompt file, or None in grid mode.
+        unmatched: images that have prompts but are not among `records`.
+    """
+
+    request: LabelRequest
+    records: tuple[ImageRecord, ...]
+    vocabulary: Vocabulary
+    base_vocabulary: Vocabulary | None
+    prompts: PromptSource | None
+    unmatched: tuple[str, ...]
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know before the run starts."""
+        if not self.unmatched:
+            return ()
+        named = ", ".join(self.unmatched[:NUM_LISTED])
+        rest = len(self.unmatched) - NUM_LISTED
+        return (
+            f"{self.request.prompts}: prompts for {len(self.unmatched)} image(s) that are not "
+            f"there: {named}{f' and {rest} more' if rest > 0 else ''} (all are listed in run.json)",
+        )
+
+    def describe(self) -> str:
+        """The plan in a few lines, for `--dry-run`."""
+        grid = self.request.options.grid
+        source = f"prompts of {self.request.prompts}"
+        if grid is not None:
+            source = f"a grid of {grid.points_per_side} x {grid.points_per_side} points"
+        return (
+            f"{len(self.records)} images, {source}\n"
+            f"{len(self.vocabulary.categories)} names ({self.vocabulary.name}), "
+            f"model {self.request.model}, device {self.request.devices}\n"
+            f"would write {self.request.out / 'annotations.json'}"
+        )
+
+
+def plan_run(request: LabelRequest) -> RunPlan:
+    """Read vocabulary and prompts, find the images.
+
+    Raises:
+        InputError: an option, file or folder of the request cannot be used; names the remedy.
+        VocabularyError: a vocabulary is empty, malformed or has duplicates.
+    """
+    _check_device(request.devices)
+    vocabulary = read_vocabulary(request.vocabulary)
+    _check_unknown_name(request.options.unknown_name, vocabulary)
+    base_vocabulary = read_vocabulary(request.base_names) if request.base_names else None
+    prompts = read_prompts(request.prompts) if request.prompts else None
+    records = tuple(find_images(request.images))
+    unmatched = tuple(prompts.unmatched(records)) if prompts else ()
+    if prompts is not None and len(unmatched) == prompts.num_images:
+        raise InputError(
+            f"{request.prompts}: none of its {prompts.num_images} images is among the "
+            f"{len(records)} found (it names {unmatched[0]!r}, the first image is "
+            f"{records[0].file_name!r}); file names must be relative to the image folder"
+        )
+    return RunPlan(request, records, vocabulary, base_vocabulary, prompts, unmatched)
+
+
+def _check_device(devices: str) -> None:
+    if "," in devices:
+        raise InputError(f"--devices {devices}: one device a run for now; choose one of them")
+    if not DEVICE_PATTERN.fullmatch(devices):
+        raise InputError(f"--devices {devices!r}: expected auto, cpu, mps, cuda or cuda:N")
+
+
+def _check_unknown_name(unknown_name: str | None, vocabulary: Vocabulary) -> None:
+    if unknown_name is not None and unknown_name in vocabulary.names:
+        raise InputError(
+            f"--unknown-name {unknown_name!r} is already a name of the vocabulary; choose another"
+        )
