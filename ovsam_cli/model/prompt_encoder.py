@@ -1,0 +1,202 @@
+"""Points, boxes and mask prompts -> PromptEmbeddings (SAM's prompt encoder, spec section 4.1).
+
+Batches may mix prompts of any kind: what a prompt does not have is filler that `token_mask`
+keeps out of attention, so a prompt's result does not depend on its company.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ovsam_cli.model.layers import LayerNorm2d
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrompts:
+    """B prompts of all images of a batch, in input-frame pixels.
+
+    Attributes:
+        image_index: (B,) int64, which image each prompt belongs to.
+        point_coords: (B, N, 2) float (x, y); N may be 0.
+        point_labels: (B, N) int64: 1 foreground, 0 background, -1 filler.
+        model_boxes_xyxy: (B, 4) float; rows of zeros where a prompt has no box.
+        has_box: (B,) bool.
+        prompt_mask_logits: (B, 1, R, R) float with R = model_size / 4, or None.
+        has_mask: (B,) bool, or None for all (when there are mask logits).
+    """
+
+    image_index: Tensor
+    point_coords: Tensor
+    point_labels: Tensor
+    model_boxes_xyxy: Tensor
+    has_box: Tensor
+    prompt_mask_logits: Tensor | None = None
+    has_mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEmbeddings:
+    """What the mask decoder reads of B prompts.
+
+    Attributes:
+        image_index: (B,) int64.
+        sparse_prompt_embeddings: (B, T, D) tokens: points, padding point, box corners.
+        token_mask: (B, T) bool, False for filler that must not take part in attention; None
+            when every token is valid.
+        dense_prompt_embeddings: (B, D, h, w) or broadcastable to it, such as (1, D, 1, 1).
+        prior_mask_logits: (B, 1, 4h, 4w) added to the decoder's logits, or None.
+    """
+
+    image_index: Tensor
+    sparse_prompt_embeddings: Tensor
+    token_mask: Tensor | None
+    dense_prompt_embeddings: Tensor
+    prior_mask_logits: Tensor | None = None
+
+
+class PositionEncoding(nn.Module):
+    """Random Fourier features of positions in the model frame."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, embed_dim // 2))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Encode (..., 2) positions (x, y), as fractions of the model size, to (..., D)."""
+        matrix = self.positional_encoding_gaussian_matrix
+        # In float32 whatever the model's dtype: half precision cannot tell pixels apart.
+        angles = 2 * math.pi * ((2 * positions.float() - 1) @ matrix.float())
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).to(matrix.dtype)
+
+
+class PromptEncoder(nn.Module):
+    """SAM's prompt encoder; state dict keys are the official ones under `pe.`.
+
+    Args:
+        embed_dim: D, size of a token.
+        grid_hw: (h, w) of an image embedding.
+        model_size: side of the square model frame in pixels.
+        mask_dim: channels of the widest hidden layer for mask prompts.
+        box_map: optional module, ModelPrompts -> (B, D, h, w) added to the dense embeddings.
+        mask_prior: optional module, ModelPrompts -> (B, 1, 4h, 4w) prior mask logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        grid_hw: tuple[int, int],
+        model_size: int,
+        mask_dim: int = 16,
+        box_map: nn.Module | None = None,
+        mask_prior: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.grid_hw = grid_hw
+        self.model_size = model_size
+        self.pe_layer = PositionEncoding(embed_dim)
+        # background point, foreground point, box's top left, box's bottom right
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, mask_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(mask_dim // 4),
+            nn.GELU(),
+            nn.Conv2d(mask_dim // 4, mask_dim, kernel_size=2, stride=2),
+            LayerNorm2d(mask_dim),
+            nn.GELU(),
+            nn.Conv2d(mask_dim, embed_dim, kernel_size=1),
+        )
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
+        self.box_map = box_map
+        self.mask_prior = mask_prior
+
+    def forward(self, prompts: ModelPrompts) -> PromptEmbeddings:
+        """Embed B prompts of any kinds.
+
+        As in SAM, a padding point follows the points of a prompt that has no box. A prompt
+        with a mask alone has no tokens.
+        """
+        tokens, token_mask = self._embed_tokens(prompts)
+        dense = self._embed_masks(prompts)
+        if self.box_map is not None:
+            dense = dense + self.box_map(prompts)
+        return PromptEmbeddings(
+            image_index=prompts.image_index,
+            sparse_prompt_embeddings=tokens,
+            token_mask=None if bool(token_mask.all()) else token_mask,
+            dense_prompt_embeddings=dense,
+            prior_mask_logits=None if self.mask_prior is None else self.mask_prior(prompts),
+        )
+
+    def image_pe(self) -> Tensor:
+        """(1, D, h, w) positional encoding of the cell centers of an image embedding."""
+        height, width = self.grid_hw
+        device = self.not_a_point_embed.weight.device
+        rows = (torch.arange(height, device=device) + 0.5) / height
+        columns = (torch.arange(width, device=device) + 0.5) / width
+        grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")
+        encoding: Tensor = self.pe_layer(torch.stack([grid_x, grid_y], dim=-1))  # (h, w, D)
+        return encoding.permute(2, 0, 1)[None]
+
+    def _embed_tokens(self, prompts: ModelPrompts) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T, D) and which of them are valid (B, T)."""
+        num_prompts, num_points = prompts.point_labels.shape
+        dtype = self.not_a_point_embed.weight.dtype
+        has_point = prompts.point_labels >= 0  # (B, N)
+        tokens = [self.not_a_point_embed.weight.new_zeros(num_prompts, 0, self._embed_dim)]
+        valid = [has_point]
+        if num_points:
+            tokens.append(self._embed_points(prompts.point_coords, prompts.point_labels))
+            needs_padding = has_point.any(dim=1, keepdim=True) & ~prompts.has_box[:, None]
+            if bool(needs_padding.any()):
+                tokens.append(self.not_a_point_embed.weight.expand(num_prompts, 1, -1))
+                valid.append(needs_padding)
+        if bool(prompts.has_box.any()):
+            tokens.append(self._embed_corners(prompts.model_boxes_xyxy))
+            valid.append(prompts.has_box[:, None].expand(-1, 2))
+        return torch.cat(tokens, dim=1).to(dtype), torch.cat(valid, dim=1)
+
+    @property
+    def _embed_dim(self) -> int:
+        return self.not_a_point_embed.embedding_dim
+
+    def _kinds(self, first: int, second: int) -> Tensor:
+        """(2, D) embeddings of two kinds of point."""
+        return torch.cat(
+            [self.point_embeddings.get_parameter(f"{n}.weight") for n in (first, second)]
+        )
+
+    def _encode_positions(self, coords: Tensor) -> Tensor:
+        """(..., 2) pixels -> (..., D)."""
+        # Shift to pixel centers, as the SAM weights were trained.
+        encoding: Tensor = self.pe_layer((coords.float() + 0.5) / self.model_size)
+        return encoding
+
+    def _embed_points(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
+        """(B, N, 2), (B, N) -> (B, N, D)."""
+        kinds = self._kinds(0, 1)
+        points = self._encode_positions(point_coords) + kinds[point_labels.clamp(min=0)]
+        is_point = (point_labels >= 0)[..., None]
+        return torch.where(is_point, points, self.not_a_point_embed.weight)
+
+    def _embed_corners(self, model_boxes_xyxy: Tensor) -> Tensor:
+        """(B, 4) -> (B, 2, D)."""
+        kinds = self._kinds(2, 3)
+        return self._encode_positions(model_boxes_xyxy.reshape(-1, 2, 2)) + kinds
+
+    def _embed_masks(self, prompts: ModelPrompts) -> Tensor:
+        """Dense embeddings: (B, D, h, w) with mask prompts, else (1, D, 1, 1)."""
+        without_mask = self.no_mask_embed.weight[:, :, None, None]  # (1, D, 1, 1)
+        if prompts.prompt_mask_logits is None:
+            return without_mask
+        embedded: Tensor = self.mask_downscaling(prompts.prompt_mask_logits)  # (B, D, h, w)
+        if prompts.has_mask is None:
+            return embedded
+        return torch.where(prompts.has_mask[:, None, None, None], embedded, without_mask)
