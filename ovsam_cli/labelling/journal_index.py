@@ -1,0 +1,139 @@
+"""Where the rows of a run stand: finding, checking and reading the lines of its parts.
+
+Each line checks itself: `LENGTH CRC32 {JSON}`, the first two as 8 hex digits. If an image stands
+twice, the later line counts.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from ovsam_cli.errors import InputError
+from ovsam_cli.labelling.journal_rows import result_from_json
+from ovsam_cli.labelling.run_folder import STATE_FOLDER
+from ovsam_cli.structures import ImageRecord, ImageResult, Status
+
+MANIFEST_FILE = "manifest.json"
+PART_PATTERN = "part-[0-9][0-9][0-9][0-9][0-9].jsonl"
+PREFIX_BYTES = len(b"00000000 00000000 ")  # length and CRC-32 of the JSON, in hex
+
+
+@dataclass(frozen=True, slots=True)
+class RowPosition:
+    """Where the row of an image stands, and what a plan needs to know of it."""
+
+    part: Path
+    offset: int
+    num_bytes: int
+    image_id: int
+    status: Status
+
+
+class RowIndex:
+    """The rows of a run's parts: positions in memory, rows read again when asked for."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, RowPosition] = {}
+        self.num_damaged_lines = 0
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def file_names(self, *statuses: Status) -> frozenset[str]:
+        """Names of the images that have a row, only of the given statuses if there are any."""
+        return frozenset(
+            name
+            for name, position in self._positions.items()
+            if not statuses or position.status in statuses
+        )
+
+    def put(self, file_name: str, position: RowPosition) -> None:
+        """Note a row; it replaces an earlier one of the same image."""
+        self._positions[file_name] = position
+
+    def read_part(self, part: Path) -> int:
+        """Note all good rows of a part.
+
+        Returns:
+            Bytes up to the end of the last good row; what follows is a torn end.
+        """
+        offset = good_end = num_bad = 0
+        with open(part, "rb") as file:
+            for line in file:
+                payload = _check_line(line)
+                if payload is None:
+                    num_bad += 1
+                else:
+                    self.num_damaged_lines += num_bad  # bad lines before a good one are no torn end
+                    num_bad = 0
+                    row = json.loads(payload)
+                    position = RowPosition(part, offset, len(line), row["image_id"], row["status"])
+                    self.put(row["file_name"], position)
+                    good_end = offset + len(line)
+                offset += len(line)
+        return good_end
+
+    def iter_results(self, records: Sequence[ImageRecord] | None = None) -> Iterator[ImageResult]:
+        """Read rows one at a time.
+
+        Args:
+            records: the images wanted, in this order; their present image_id and path replace
+                the stored ones. Images without a row are left out. None: all rows by image_id.
+        """
+        if records is None:
+            names = sorted(self._positions, key=lambda name: (self._positions[name].image_id, name))
+        else:
+            names = [record.file_name for record in records]
+        with ExitStack() as stack:
+            files: dict[Path, BinaryIO] = {}
+            for row, name in enumerate(names):
+                position = self._positions.get(name)
+                if position is None:
+                    continue
+                if position.part not in files:
+                    files[position.part] = stack.enter_context(open(position.part, "rb"))
+                result = _read_row(files[position.part], position)
+                yield result if records is None else replace(result, record=records[row])
+
+
+def read_run(out: Path) -> RowIndex:
+    """Index a run for reading only: nothing is locked, mended or changed.
+
+    Raises:
+        InputError: `out` holds no run.
+    """
+    state = out / STATE_FOLDER
+    if not (state / MANIFEST_FILE).is_file():
+        raise InputError(f"{out}: holds no run of ovsam; give the --out folder of `ovsam label`")
+    index = RowIndex()
+    for part in sorted(state.glob(PART_PATTERN)):
+        index.read_part(part)
+    return index
+
+
+def format_line(payload: bytes) -> bytes:
+    """A line of a part, for a row as JSON."""
+    return b"%08x %08x %b\n" % (len(payload), zlib.crc32(payload), payload)
+
+
+def _check_line(line: bytes) -> bytes | None:
+    """The JSON of a line, None when the line is torn or damaged."""
+    payload = line[PREFIX_BYTES:-1]
+    return payload if line == format_line(payload) else None
+
+
+def _read_row(file: BinaryIO, position: RowPosition) -> ImageResult:
+    file.seek(position.offset)
+    payload = _check_line(file.read(position.num_bytes))
+    if payload is None:
+        raise InputError(
+            f"{position.part}: changed while it was read (byte {position.offset}); "
+            "run the same command again, the damaged image will be labelled again"
+        )
+    return result_from_json(payload)

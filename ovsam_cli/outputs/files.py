@@ -1,0 +1,77 @@
+"""Files that are either whole or not there: written beside the target, synced, then renamed.
+
+A reader never meets half a file, and a full disk leaves the old file as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ovsam_cli.errors import OutputError
+
+
+@contextmanager
+def write_whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a binary file to write to; it takes the place of `path` when the block ends well.
+
+    The temporary file has one fixed name beside the target, so a killed run leaves at most one,
+    and the next run writes over it. When the block raises, `path` is untouched.
+
+    Args:
+        path: the file to make or replace; its folder must exist.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    temporary = temporary_path(path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise output_error(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_path(path: Path) -> Path:
+    """Where a file stands until it is whole: hidden, in the same folder (so a rename is atomic)."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system can do that."""
+    if os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """Say which file could not be written, why, and how much room is left."""
+    return OutputError(
+        f"{path}: cannot be written: {error.strerror or error}{_free_space(path)}; "
+        "mend this and run the same command again, finished images are kept"
+    )
+
+
+def _free_space(path: Path) -> str:
+    for folder in path.parents:
+        try:
+            return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free)"
+        except OSError:
+            continue
+    return ""
