@@ -1,0 +1,223 @@
+"""Masks as COCO run lengths: from logits, to boxes, areas, overlaps and polygons.
+
+Pure numpy and pycocotools, which only this module uses. All masks are in the original frame
+unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from ovsam_cli.outlines import MaskPolygons, remove_small_regions, trace_outlines
+from ovsam_cli.raster import build_bilinear_matrix
+from ovsam_cli.structures import BoolArray, FloatArray, ImageGeometry, IntArray, Rle
+
+__all__ = [
+    "EncodedMasks",
+    "MaskPolygons",
+    "compute_stability_scores",
+    "decode_mask",
+    "encode_mask",
+    "encode_mask_logits",
+    "mask_areas",
+    "mask_boxes",
+    "mask_containment",
+    "mask_iou",
+    "mask_to_polygons",
+    "merge_masks",
+    "remove_small_regions",
+    "upscale_mask_logits",
+    "xywh_to_xyxy",
+    "xyxy_to_xywh",
+]
+
+OverlapArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMasks:
+    """B masks as run lengths with what is read off them.
+
+    Attributes:
+        segmentations: (B,) RLE.
+        areas: (B,) int64 pixels; 0 for an empty mask.
+        boxes_xyxy: (B, 4) float32 pixels, tight, exclusive right and bottom; zeros when empty.
+    """
+
+    segmentations: tuple[Rle, ...]
+    areas: IntArray
+    boxes_xyxy: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.segmentations)
+
+
+def encode_mask(mask: BoolArray) -> Rle:
+    """Encode one (H, W) bool mask."""
+    found = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return _plain(found)
+
+
+def decode_mask(segmentation: Rle) -> BoolArray:
+    """Decode to (H, W) bool."""
+    decoded: BoolArray = coco_mask.decode(segmentation).astype(bool)
+    return decoded
+
+
+def _plain(found: dict[str, object]) -> Rle:
+    """pycocotools hands out bytes, which JSON does not take."""
+    counts, size = found["counts"], found["size"]
+    assert isinstance(counts, bytes) and isinstance(size, list)
+    return Rle(size=[int(side) for side in size], counts=counts.decode("ascii"))
+
+
+def mask_areas(segmentations: Sequence[Rle]) -> IntArray:
+    """(B,) int64 pixels."""
+    if not segmentations:
+        return np.empty(0, np.int64)
+    return np.asarray(coco_mask.area(list(segmentations))).astype(np.int64)
+
+
+def mask_boxes(segmentations: Sequence[Rle]) -> FloatArray:
+    """(B, 4) float32 tight xyxy boxes, exclusive right and bottom; zeros for an empty mask."""
+    if not segmentations:
+        return np.empty((0, 4), np.float32)
+    return xywh_to_xyxy(np.asarray(coco_mask.toBbox(list(segmentations))))
+
+
+def xyxy_to_xywh(boxes_xyxy: FloatArray) -> FloatArray:
+    """(..., 4) corners to COCO's x, y, width, height."""
+    boxes = np.asarray(boxes_xyxy, np.float32)
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def xywh_to_xyxy(boxes_xywh: NDArray[np.floating]) -> FloatArray:
+    """(..., 4) COCO boxes to corners."""
+    boxes = np.asarray(boxes_xywh, np.float32)
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] + boxes[..., :2]], axis=-1)
+
+
+def mask_iou(left: Sequence[Rle], right: Sequence[Rle]) -> OverlapArray:
+    """(A, B) intersection over union of A against B masks of one image; 0 where both empty."""
+    return _overlap(left, right, crowd=False)
+
+
+def mask_containment(inner: Sequence[Rle], outer: Sequence[Rle]) -> OverlapArray:
+    """(A, B) share of each of A masks that lies inside each of B; 0 for an empty inner mask."""
+    return _overlap(inner, outer, crowd=True)
+
+
+def _overlap(left: Sequence[Rle], right: Sequence[Rle], *, crowd: bool) -> OverlapArray:
+    if not left or not right:
+        return np.zeros((len(left), len(right)))
+    # A "crowd" region makes pycocotools divide by the area of the first mask alone.
+    found = coco_mask.iou(list(left), list(right), [int(crowd)] * len(right))
+    return np.nan_to_num(np.asarray(found, np.float64))
+
+
+def merge_masks(segmentations: Sequence[Rle]) -> Rle:
+    """Union of at least one mask of the same image."""
+    return _plain(coco_mask.merge(list(segmentations)))
+
+
+def upscale_mask_logits(mask_logits: FloatArray, geometry: ImageGeometry) -> FloatArray:
+    """Undo padding and resizing, so that logits line up with the image's own pixels.
+
+    Bilinear to the padded model frame, cut to the input frame, bilinear to the original frame
+    (spec section 4.3), done as one matrix product an axis because each step is linear.
+
+    Args:
+        mask_logits: (..., h, w) float, padded model frame.
+        geometry: the sizes recorded by `images.preprocess` for this image.
+
+    Returns:
+        (..., H, W) float32 in the original frame, not thresholded.
+    """
+    rows, columns = _build_upscaling(mask_logits.shape[-2:], geometry)
+    upscaled: FloatArray = np.matmul(np.matmul(rows, mask_logits), columns.T)
+    return upscaled
+
+
+def _build_upscaling(
+    low_hw: tuple[int, ...], geometry: ImageGeometry
+) -> tuple[FloatArray, FloatArray]:
+    """Matrices (H, h) and (W, w) from low-resolution cells to original pixels."""
+    rows, columns = (
+        build_bilinear_matrix(inner, outer)
+        @ build_bilinear_matrix(cells, geometry.model_size)[:inner]
+        for cells, inner, outer in zip(low_hw, geometry.input_hw, geometry.original_hw, strict=True)
+    )
+    return rows, columns
+
+
+def encode_mask_logits(
+    mask_logits: FloatArray, geometry: ImageGeometry, *, mask_threshold: float = 0.0
+) -> EncodedMasks:
+    """Threshold `upscale_mask_logits` and encode, without keeping a full-size array a mask.
+
+    Interpolation never exceeds its inputs, so only the part of the frame that cells above the
+    threshold reach is computed.
+
+    Args:
+        mask_logits: (B, h, w) float, padded model frame.
+        geometry: of the image all B masks belong to.
+        mask_threshold: cut on logits.
+    """
+    rows, columns = _build_upscaling(mask_logits.shape[-2:], geometry)
+    segmentations = tuple(
+        encode_mask(_threshold_upscaled(one, rows, columns, mask_threshold)) for one in mask_logits
+    )
+    return EncodedMasks(segmentations, mask_areas(segmentations), mask_boxes(segmentations))
+
+
+def _threshold_upscaled(
+    mask_logits: FloatArray, rows: FloatArray, columns: FloatArray, mask_threshold: float
+) -> BoolArray:
+    """(h, w) logits to an (H, W) Fortran-ordered mask."""
+    mask = np.zeros((len(rows), len(columns)), bool, order="F")
+    above = mask_logits > mask_threshold
+    lit_rows = np.flatnonzero(rows[:, above.any(axis=1)].any(axis=1))
+    lit_columns = np.flatnonzero(columns[:, above.any(axis=0)].any(axis=1))
+    if lit_rows.size and lit_columns.size:
+        y = slice(int(lit_rows[0]), int(lit_rows[-1]) + 1)
+        x = slice(int(lit_columns[0]), int(lit_columns[-1]) + 1)
+        mask[y, x] = rows[y] @ mask_logits @ columns[x].T > mask_threshold
+    return mask
+
+
+def compute_stability_scores(
+    mask_logits: FloatArray, *, mask_threshold: float = 0.0, offset: float = 1.0
+) -> FloatArray:
+    """IoU of each mask cut at `mask_threshold + offset` and at `mask_threshold - offset`.
+
+    Args:
+        mask_logits: (..., H, W) float, any frame.
+
+    Returns:
+        (...) float32 in [0, 1]; 0 where the lower cut is empty.
+    """
+    high = (mask_logits > mask_threshold + offset).sum(axis=(-2, -1))
+    low = (mask_logits > mask_threshold - offset).sum(axis=(-2, -1))
+    return np.asarray(high / np.maximum(low, 1), np.float32)
+
+
+def mask_to_polygons(segmentation: Rle) -> MaskPolygons:
+    """Outline a mask along its pixel edges; rasterizing it again gives back all but holes.
+
+    The edge outline is half a pixel outside the pixel centers (the +0.5 shift that center-line
+    contours need), and pycocotools rasterizes it without loss.
+    """
+    left, top, right, bottom = (int(side) for side in mask_boxes([segmentation])[0])
+    mask = decode_mask(segmentation)[top:bottom, left:right]
+    found = trace_outlines(mask)
+    shift = (float(left), float(top))
+    moved = (
+        tuple(value + shift[index % 2] for index, value in enumerate(polygon))
+        for polygon in found.polygons
+    )
+    return MaskPolygons(tuple(moved), found.num_holes)
