@@ -1,12 +1,14 @@
 """One JSON beside each training scene, and the COCO file made of all of them.
 
-A generator writes `OUT/images/000012.jpg` first and `OUT/scenes/000012.json` last and atomically, so
-that the sidecar says "this scene is done": generators can be killed at any time, run in any number of
-processes, and continue. `assemble_annotations` joins the sidecars to `OUT/instances.json`.
+A generator writes `OUT/images/000012.jpg` first and `OUT/scenes/000012.json` last and atomically,
+so that the sidecar says "this scene is done": generators can be killed at any time, run in any
+number of processes, and continue. `assemble_annotations` joins the sidecars to
+`OUT/instances.json`.
 """
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +126,10 @@ def decode_segmentation(segmentation: CocoSegmentation) -> BoolArray:
     from pycocotools import mask as coco_mask
 
     rle = {"size": segmentation["size"], "counts": segmentation["counts"].encode("ascii")}
-    decoded: npt.NDArray[np.uint8] = coco_mask.decode(rle)
+    with warnings.catch_warnings():
+        # pycocotools' own __array__ has no copy keyword yet, which numpy 2 complains about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        decoded: npt.NDArray[np.uint8] = coco_mask.decode(rle)
     return decoded.astype(np.bool_)
 
 
@@ -139,11 +144,11 @@ def iter_sidecars(out: Path) -> Iterator[Sidecar]:
             sidecar: Sidecar = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(
-                f"{path}: not a scene sidecar ({error}); delete it and run `ovsam train scenes` again"
+                f"{path}: not a scene sidecar ({error}); delete it and make the scene again"
             ) from error
         if not isinstance(sidecar, dict) or "objects" not in sidecar:
             raise InputError(
-                f"{path}: no 'objects' in this sidecar; delete it and run `ovsam train scenes` again"
+                f"{path}: no 'objects' in this sidecar; delete it and make the scene again"
             )
         yield sidecar
 

@@ -1,0 +1,88 @@
+"""Composed scenes as files: images, sidecars, and the licences of what they are made of."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ovsam_cli.errors import InputError, OutputError
+from ovsam_cli.training.scenes.compose import compose_scene, load_scene_assets
+from ovsam_cli.training.scenes.sidecars import is_scene_done, scene_file_name, write_sidecar
+from ovsam_cli.training.scenes.sources import (
+    ALL_PACKAGES,
+    FURNITURE_PACKAGE,
+    HELD_OUT_VENDOR,
+    ICON_PACKAGES,
+    Split,
+)
+
+JPEG_QUALITY = 93  # the scene has met its own, lower quality before
+
+
+def scene_rng(seed: int, split: Split, index: int) -> np.random.Generator:
+    """The randomness of scene `index`, the same for any number of processes."""
+    return np.random.default_rng([seed, 0 if split == "train" else 1, index])
+
+
+def compose_scenes(
+    sources: Path,
+    out: Path,
+    *,
+    count: int,
+    start: int,
+    stride: int,
+    seed: int,
+    split: Split,
+    on_image_done: Callable[[int], None] | None = None,
+) -> int:
+    """Write the scenes `start, start + stride, ...` below `count` that `out` does not hold yet.
+
+    Args:
+        sources: folder with the archives; the rendered drawings are cached in `sources/cache`.
+        out: output folder: `images/NNNNNN.jpg` and `scenes/NNNNNN.json`.
+        count: number of scenes of all processes together.
+        start: first index of this process.
+        stride: number of processes.
+        seed: together with the index it decides the whole scene.
+        split: `train` or `val`; they share neither drawings nor photographs.
+        on_image_done: called with the index of each scene written.
+
+    Returns:
+        How many scenes were written.
+
+    Raises:
+        InputError: `start` or `stride` make no sense, or an archive is missing.
+        OutputError: `out` cannot be written.
+    """
+    if start < 0 or stride < 1:
+        raise InputError(f"start {start}, stride {stride}: wanted start >= 0 and stride >= 1")
+    todo = [index for index in range(start, count, stride) if not is_scene_done(out, index)]
+    if not todo:
+        return 0
+    assets = load_scene_assets(sources, split)
+    for index in todo:
+        scene = compose_scene(assets, scene_rng(seed, split, index))
+        path = out / "images" / scene_file_name(index)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(scene.rgb).save(path, quality=JPEG_QUALITY, subsampling=0)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error}); free some space") from error
+        write_sidecar(out, path.name, scene.rgb.shape[:2], scene.objects)
+        if on_image_done is not None:
+            on_image_done(index)
+    return len(todo)
+
+
+def composed_attributions(split: Split) -> tuple[str, ...]:
+    """One line a package in the scenes of `split`: name, version, author and licence."""
+    lines = []
+    for package in ALL_PACKAGES:
+        is_held_out = package is ICON_PACKAGES[HELD_OUT_VENDOR]
+        is_icons = package in ICON_PACKAGES.values()
+        if package is FURNITURE_PACKAGE or (is_icons and is_held_out != (split == "val")):
+            continue
+        version = f" {package.version}" if package.version else ""
+        lines.append(f"{package.package}{version}: {package.attribution}, {package.license}")
+    return tuple(lines)
