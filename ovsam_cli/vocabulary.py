@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ovsam_cli.errors import VocabularyError
-from ovsam_cli.structures import FloatArray, IntArray
+from ovsam_cli.structures import IntArray
 
 Naming = Literal["clean", "reference"]
 BUNDLED_NAMES = (

@@ -35,7 +35,8 @@ OBJECTS365_TEXT = {
     "Tennis": ["tennis ball"], "Hotair ballon": ["hot air balloon"], "Head Phone": ["headphones"],
     "Hamimelon": ["hami melon"], "Mushroon": ["mushroom"], "Campel": ["camel"],
     "Tape Measur/ Ruler": ["tape measure", "ruler"], "Formula 1 ": ["formula 1 car"],
-    "Buttefly": ["butterfly"], "Noddles": ["noodles"], "Table Teniis paddle": ["table tennis paddle"],
+    "Buttefly": ["butterfly"], "Noddles": ["noodles"],
+    "Table Teniis paddle": ["table tennis paddle"],
     "Curling": ["curling stone"], "Table Tennis ": ["table tennis ball"], "Skiboard": ["ski"],
     "French": ["french horn"], "Extractor": ["range hood", "extractor hood"],
     "Washing Machine/Drying Machine": ["washing machine", "drying machine"],
@@ -191,8 +192,8 @@ def in21k() -> list[Row]:
         row: Row = {"id": number, "name": name, "synset": synset}
         texts = [normalize_name(lemma) for lemma in own[synset]]
         if whole[normalize_name(lemmas[synset])] > 1:  # only the meaning can tell these apart
-            meaning = re.split(r"[;(]", definitions[synset])[0]
-            texts = [f"{texts[0]}, {normalize_name(meaning)}"]
+            meaning = normalize_name(re.split(r"[;(]", definitions[synset])[0]).split()
+            texts = [f"{texts[0]}, {' '.join(meaning[:12])}"]
         if texts != list(clean_names(name)):
             row["text_names"] = list(dict.fromkeys(texts))
         rows.append(row)
