@@ -1,0 +1,193 @@
+"""The stages in order, for a batch of images: encode, decode, classify, postprocess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovsam_cli.errors import ImageError
+from ovsam_cli.labelling.model_prompts import to_model_prompts
+from ovsam_cli.labelling.options import LabelOptions
+from ovsam_cli.labelling.planner import ImageBatch, PixelFormat
+from ovsam_cli.labelling.postprocess import PostprocessOptions, postprocess
+from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
+from ovsam_cli.structures import Detections, FloatArray, ImageGeometry, Prompts
+from ovsam_cli.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """What stays the same for all images of a run.
+
+    Attributes:
+        model: on `device`, in evaluation mode.
+        vocabulary: the K names to choose from.
+        text_embeddings: (K, S, D) float32 on `device`.
+        fusion: which recognition branches count.
+        options: of the run.
+        unknown_category_id: category of objects no name fits, or None.
+        device, dtype: where and in which format the network computes.
+    """
+
+    model: OVSAM
+    vocabulary: Vocabulary
+    text_embeddings: Tensor
+    fusion: Fusion
+    options: LabelOptions
+    unknown_category_id: int | None
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """How the model wants its images."""
+        config = self.model.config
+        return PixelFormat(config.model_size, config.pixel_mean, config.pixel_std)
+
+    @property
+    def postprocess_options(self) -> PostprocessOptions:
+        """What is kept of the network's output."""
+        grid = self.options.grid
+        return PostprocessOptions(
+            min_score=self.options.min_score,
+            min_stability=self.options.stability_cut,
+            min_region=0 if grid is None else grid.min_region,
+            top_k=self.options.top_k,
+            unknown_category_id=self.unknown_category_id,
+        )
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Half precision where it was chosen."""
+        return torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedChunk:
+    """Logits of B prompts: masks (B, 1, h, w) in the padded model frame, classes (B, K + 1)."""
+
+    prompts: Prompts
+    mask_logits: Tensor
+    class_logits: Tensor
+
+
+@torch.inference_mode()
+def label_batch(labeller: Labeller, batch: ImageBatch) -> list[Detections | ImageError]:
+    """Label I images with prompts of their own.
+
+    Returns:
+        (I,) the objects of each image, in prompt order; an error where the network's output for
+        an image is not finite.
+    """
+    features = encode(labeller, batch.pixels, batch.geometries)
+    chunks = [
+        decode_and_classify(labeller, features, prompts, batch.geometries)
+        for prompts in batch.prompts.split(labeller.options.prompts_per_batch)
+    ]
+    return [
+        _finish_image(labeller, chunks, index, geometry)
+        for index, geometry in enumerate(batch.geometries)
+    ]
+
+
+def encode(
+    labeller: Labeller, pixels: FloatArray, geometries: Sequence[ImageGeometry]
+) -> ImageFeatures:
+    """Run the image tower once for (I, 3, S, S) pixels in the padded model frame."""
+    with labeller.autocast():
+        return labeller.model.encode_images(
+            torch.from_numpy(pixels).to(labeller.device),
+            tuple(geometry.input_hw for geometry in geometries),
+        )
+
+
+def decode(
+    labeller: Labeller,
+    features: ImageFeatures,
+    prompts: Prompts,
+    geometries: Sequence[ImageGeometry],
+) -> Tensor:
+    """Prompts in the original frame -> (B, 1, h, w) float32 mask logits, padded model frame."""
+    model_prompts = to_model_prompts(prompts, geometries, device=labeller.device)
+    with labeller.autocast():
+        mask_logits = labeller.model.decode_masks(
+            features, labeller.model.encode_prompts(model_prompts)
+        )
+    return mask_logits.float()
+
+
+def classify(
+    labeller: Labeller,
+    features: ImageFeatures,
+    mask_logits: Tensor,
+    prompts: Prompts,
+    geometries: Sequence[ImageGeometry],
+) -> Tensor:
+    """Name (B, 1, h, w) masks -> (B, K + 1) float32 class logits, background last."""
+    model_prompts = to_model_prompts(prompts, geometries, device=labeller.device)
+    with labeller.autocast():
+        class_logits = labeller.model.classify(
+            features, mask_logits, model_prompts, labeller.text_embeddings, labeller.fusion
+        )
+    return class_logits.float()
+
+
+def decode_and_classify(
+    labeller: Labeller,
+    features: ImageFeatures,
+    prompts: Prompts,
+    geometries: Sequence[ImageGeometry],
+) -> DecodedChunk:
+    """Masks and names of one chunk of prompts, of any of the batch's images."""
+    mask_logits = decode(labeller, features, prompts, geometries)
+    class_logits = classify(labeller, features, mask_logits, prompts, geometries)
+    return DecodedChunk(prompts, mask_logits, class_logits)
+
+
+def _finish_image(
+    labeller: Labeller, chunks: Sequence[DecodedChunk], index: int, geometry: ImageGeometry
+) -> Detections | ImageError:
+    """Gather the rows of image `index` from all chunks and postprocess them together."""
+    own = [np.flatnonzero(chunk.prompts.image_index == index) for chunk in chunks]
+    prompts = Prompts.concatenate(
+        [chunk.prompts.take(rows) for chunk, rows in zip(chunks, own, strict=True)]
+    )
+    if len(prompts) == 0:
+        return empty_detections()
+    mask_logits = torch.cat([c.mask_logits[rows] for c, rows in zip(chunks, own, strict=True)])
+    class_logits = torch.cat([c.class_logits[rows] for c, rows in zip(chunks, own, strict=True)])
+    try:
+        return postprocess(
+            mask_logits,
+            class_logits,
+            prompts,
+            geometry,
+            labeller.vocabulary,
+            labeller.postprocess_options,
+        ).detections
+    except ImageError as error:
+        return error
+
+
+def empty_detections() -> Detections:
+    """No objects."""
+    none = np.empty(0, np.float32)
+    return Detections(
+        prompt_ids=(),
+        segmentations=(),
+        boxes_xyxy=np.empty((0, 4), np.float32),
+        areas=np.empty(0, np.int64),
+        category_ids=np.empty(0, np.int64),
+        scores=none,
+        margins=none,
+        stability_scores=none,
+        topk=(),
+        prompts=Prompts.concatenate([]),
+    )
