@@ -38,6 +38,8 @@ __all__ = [
 
 OverlapArray = NDArray[np.float64]
 
+_COLUMNS_PER_BLOCK = 64  # few enough that a block needs few cells and stays in the cache
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedMasks:
@@ -65,7 +67,7 @@ def encode_mask(mask: BoolArray) -> Rle:
 
 def decode_mask(segmentation: Rle) -> BoolArray:
     """Decode to (H, W) bool."""
-    decoded: BoolArray = coco_mask.decode(segmentation).astype(bool)
+    decoded: BoolArray = coco_mask.decode(segmentation).view(np.bool_)
     return decoded
 
 
@@ -178,16 +180,23 @@ def encode_mask_logits(
 def _threshold_upscaled(
     mask_logits: FloatArray, rows: FloatArray, columns: FloatArray, mask_threshold: float
 ) -> BoolArray:
-    """(h, w) logits to an (H, W) Fortran-ordered mask."""
-    mask = np.zeros((len(rows), len(columns)), bool, order="F")
+    """(h, w) logits to an (H, W) Fortran-ordered mask, a few columns at a time."""
+    mask_columns = np.zeros((len(columns), len(rows)), bool)  # (W, H): columns are contiguous
     above = mask_logits > mask_threshold
     lit_rows = np.flatnonzero(rows[:, above.any(axis=1)].any(axis=1))
     lit_columns = np.flatnonzero(columns[:, above.any(axis=0)].any(axis=1))
-    if lit_rows.size and lit_columns.size:
-        y = slice(int(lit_rows[0]), int(lit_rows[-1]) + 1)
-        x = slice(int(lit_columns[0]), int(lit_columns[-1]) + 1)
-        mask[y, x] = rows[y] @ mask_logits @ columns[x].T > mask_threshold
-    return mask
+    if not lit_rows.size or not lit_columns.size:
+        return mask_columns.T
+    y = slice(int(lit_rows[0]), int(lit_rows[-1]) + 1)
+    stretched = mask_logits.T @ rows[y].T  # (w, lit height)
+    for start in range(int(lit_columns[0]), int(lit_columns[-1]) + 1, _COLUMNS_PER_BLOCK):
+        block = columns[start : min(start + _COLUMNS_PER_BLOCK, int(lit_columns[-1]) + 1)]
+        cells = np.flatnonzero(block.any(axis=0))
+        near = slice(int(cells[0]), int(cells[-1]) + 1)
+        mask_columns[start : start + len(block), y] = (
+            block[:, near] @ stretched[near] > mask_threshold
+        )
+    return mask_columns.T
 
 
 def compute_stability_scores(

@@ -108,6 +108,15 @@ def remove_small_regions(mask: BoolArray, min_area: int) -> BoolArray:
     """
     if min_area <= 0 or not mask.any():
         return mask
+    y, x = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = (slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1))
+    # No hole reaches beyond the tight box, and background at its edge is open to the outside.
+    cleaned = mask.copy()
+    cleaned[box] = _clean(mask[box], min_area)
+    return cleaned
+
+
+def _clean(mask: BoolArray, min_area: int) -> BoolArray:
     height, width = mask.shape
     holes = _find_regions(~mask, diagonal=False)
     rows, columns = np.divmod(holes.starts, width + 1)

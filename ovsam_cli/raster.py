@@ -81,9 +81,11 @@ def build_bilinear_matrix(size: int, out_size: int) -> FloatArray:
     `build_bilinear_matrix(h, H) @ plane @ build_bilinear_matrix(w, W).T` equals
     `torch.nn.functional.interpolate(..., (H, W), mode="bilinear", align_corners=False)`.
     """
-    position = ((np.arange(out_size) + 0.5) * (size / out_size) - 0.5).clip(min=0)
+    # Positions in float32 as in torch, so that the weights are the same to the last bit.
+    scale, half = np.float32(size) / np.float32(out_size), np.float32(0.5)
+    position = (scale * (np.arange(out_size, dtype=np.float32) + half) - half).clip(min=0)
     first = np.floor(position).astype(np.int64).clip(max=size - 1)
-    weight = (position - first).astype(np.float32)
+    weight = position - first.astype(np.float32)
     matrix = np.zeros((out_size, size), np.float32)
     rows = np.arange(out_size)
     matrix[rows, first] += np.float32(1) - weight
