@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.masks import decode_mask
 from ovsam_cli.training.scenes.compose import ComposedScene, SceneAssets, compose_scene
 from ovsam_cli.training.scenes.composed import compose_scenes, composed_attributions, scene_rng
 from ovsam_cli.training.scenes.icons import load_icon_sheet, read_concepts
@@ -16,7 +17,6 @@ from ovsam_cli.training.scenes.placement import plan_scene
 from ovsam_cli.training.scenes.sidecars import (
     SceneObject,
     assemble_annotations,
-    decode_segmentation,
     encode_object,
     is_scene_done,
     iter_sidecars,
@@ -210,7 +210,7 @@ def test_sidecar_round_trip(tmp_path: Path) -> None:
     assert (sidecar["width"], sidecar["height"]) == (30, 40)
     assert found["bbox"] == [3.0, 6.0, 7.0, 5.0]
     assert found["area"] == 34
-    np.testing.assert_array_equal(decode_segmentation(found["segmentation"]), made.mask)
+    np.testing.assert_array_equal(decode_mask(found["segmentation"]), made.mask)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -249,5 +249,5 @@ def test_broken_sidecar_is_named(tmp_path: Path) -> None:
 
 def test_mask_type_is_checked() -> None:
     with pytest.raises(ValueError, match="must be"):
-        SceneObject("cup", "test/cup", np.zeros((4, 4), np.uint8))  # type: ignore[arg-type]
+        SceneObject("cup", "test/cup", np.zeros((4, 4), np.uint8))
     assert encode_object(make_object("cup", 0))["segmentation"]["size"] == [40, 30]

@@ -7,7 +7,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ovsam_cli.training.scenes.sprites import ALPHA_CUT, UInt8Array
-from ovsam_cli.training.scenes.surfaces import crop_surface, jitter_colors, sample_surface
+from ovsam_cli.training.scenes.surfaces import (
+    clip_to_uint8,
+    crop_surface,
+    jitter_colors,
+    sample_surface,
+)
 from ovsam_cli.training.scenes.textures import TextureBank
 
 SurfaceKind = Literal["drawing", "textured", "patched", "camouflage"]
@@ -103,7 +108,7 @@ def paint(
         filled = jitter_colors(crop_surface(background, rng, hw), rng, rng.uniform(0.05, 0.3))
         # Hard to see is the point; impossible to see would teach nothing.
         gain = np.exp(rng.choice((-1, 1)) * rng.uniform(0.08, 0.3))
-        filled = (filled * gain).clip(0, 255).astype(np.uint8)
+        filled = clip_to_uint8(filled * gain)
     elif kind == "textured":
         filled = sample_surface(bank, rng, hw, photo_share=0.6)
     else:
@@ -111,7 +116,7 @@ def paint(
     # What is left of the drawing's own light and dark gives inner edges that are no borders.
     keep = rng.uniform(0.0, 0.55) if rng.random() < 0.7 else 0.0
     gray = colors.mean(-1, keepdims=True) - float(colors.mean())
-    return (filled + keep * gray).clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(filled + keep * gray)
 
 
 def shade(
@@ -132,7 +137,7 @@ def shade(
     slope_y, slope_x = np.gradient(np.asarray(height, np.float32) / 255.0)
     toward = -(slope_x * light.direction_xy[0] + slope_y * light.direction_xy[1]) * roundness
     gain = 1.0 + (light.relief * toward * 1.5).clip(-0.55, 0.55)
-    return (colors * gain[..., None]).clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(colors * gain[..., None])
 
 
 def soften_edge(alpha: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -149,7 +154,7 @@ def _worn(colors: UInt8Array, rng: np.random.Generator, bank: TextureBank) -> UI
     grain = sample_surface(bank, rng, colors.shape[:2], photo_share=0.5).astype(np.float32)
     grain = grain.mean(-1, keepdims=True)
     gain = 1.0 + (grain - grain.mean()) / 255.0 * rng.uniform(0.2, 1.0)
-    return (colors * gain).clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(colors * gain)
 
 
 def _patchwork(image: Image.Image, rng: np.random.Generator, bank: TextureBank) -> UInt8Array:

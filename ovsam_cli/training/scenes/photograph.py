@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ovsam_cli.training.scenes.sprites import UInt8Array
+from ovsam_cli.training.scenes.surfaces import FloatArray, clip_to_uint8
 
 
 def photograph(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:
@@ -37,7 +38,7 @@ def photograph(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     return _compress(noisy, rng)
 
 
-def _light_field(rng: np.random.Generator, hw: tuple[int, int]) -> np.ndarray:
+def _light_field(rng: np.random.Generator, hw: tuple[int, int]) -> FloatArray:
     """(H, W, 1) float32 around 1: a soft random slope, sometimes patches of light and shade."""
     coarse = np.exp(rng.normal(0, rng.uniform(0.02, 0.22), (3, 3))).astype(np.float32)
     field = _enlarge(coarse, hw)
@@ -47,17 +48,17 @@ def _light_field(rng: np.random.Generator, hw: tuple[int, int]) -> np.ndarray:
     return field[..., None]
 
 
-def _enlarge(coarse: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+def _enlarge(coarse: FloatArray, hw: tuple[int, int]) -> FloatArray:
     image = Image.fromarray(coarse).resize((hw[1], hw[0]), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
-def _add_noise(levels: np.ndarray, rng: np.random.Generator) -> UInt8Array:
+def _add_noise(levels: FloatArray, rng: np.random.Generator) -> UInt8Array:
     strength = abs(rng.normal(0, 5.0))
     noise = rng.standard_normal(levels.shape[:2], np.float32)[..., None]
     if rng.random() < 0.5:
         noise = noise + 0.6 * rng.standard_normal(levels.shape, np.float32)
-    return (levels + noise * np.float32(strength)).clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(levels + noise * np.float32(strength))
 
 
 def _compress(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:

@@ -80,14 +80,14 @@ def order_back_to_front(rng: np.random.Generator, placements: list[Placement]) -
 
 def _single_sizes(rng: np.random.Generator, kind: SceneKind) -> list[float]:
     if kind == "close-up":
-        counts = (rng.integers(0, 3), rng.integers(1, 5), rng.integers(1, 5))
+        counts = (int(rng.integers(0, 3)), int(rng.integers(1, 5)), int(rng.integers(1, 5)))
     elif kind == "ordinary":
-        counts = (rng.integers(1, 6), rng.integers(4, 11), int(rng.random() < 0.5))
+        counts = (int(rng.integers(1, 6)), int(rng.integers(4, 11)), int(rng.random() < 0.5))
     else:
-        counts = (rng.integers(0, 4), rng.integers(0, 5), int(rng.random() < 0.3))
+        counts = (int(rng.integers(0, 4)), int(rng.integers(0, 5)), int(rng.random() < 0.3))
     sizes: list[float] = []
     for count, (low, high) in zip(counts, (SMALL_SIZES, MEDIUM_SIZES, LARGE_SIZES), strict=True):
-        sizes += [_log_uniform(rng, low, high) for _ in range(int(count))]
+        sizes += [_log_uniform(rng, low, high) for _ in range(count)]
     return sizes
 
 

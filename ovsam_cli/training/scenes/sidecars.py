@@ -8,27 +8,18 @@ number of processes, and continue. `assemble_annotations` joins the sidecars to
 
 import json
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from ovsam_cli.errors import InputError, OutputError
-
-BoolArray = npt.NDArray[np.bool_]
+from ovsam_cli.masks import encode_mask, mask_boxes, xyxy_to_xywh
+from ovsam_cli.structures import BoolArray, Rle
 
 MIN_OBJECT_AREA = 1  # pixels; generators apply their own, higher limits
-
-
-class CocoSegmentation(TypedDict):
-    """COCO RLE: `size` is [height, width], `counts` the compressed string."""
-
-    size: list[int]
-    counts: str
 
 
 class SidecarObject(TypedDict):
@@ -36,7 +27,7 @@ class SidecarObject(TypedDict):
 
     name: str
     source: str
-    segmentation: CocoSegmentation
+    segmentation: Rle
     bbox: list[float]
     area: int
 
@@ -107,30 +98,15 @@ def write_sidecar(
 
 def encode_object(scene_object: SceneObject) -> SidecarObject:
     """Turn the mask of one object into COCO RLE, box and area."""
-    from pycocotools import mask as coco_mask
-
-    rle = coco_mask.encode(np.asfortranarray(scene_object.mask.astype(np.uint8)))
+    segmentation = encode_mask(scene_object.mask)
+    bbox = xyxy_to_xywh(mask_boxes([segmentation])[0])
     return SidecarObject(
         name=scene_object.name,
         source=scene_object.source,
-        segmentation=CocoSegmentation(
-            size=[int(length) for length in rle["size"]], counts=rle["counts"].decode("ascii")
-        ),
-        bbox=[float(value) for value in coco_mask.toBbox(rle)],
-        area=int(coco_mask.area(rle)),
+        segmentation=segmentation,
+        bbox=[float(value) for value in bbox],
+        area=int(scene_object.mask.sum()),
     )
-
-
-def decode_segmentation(segmentation: CocoSegmentation) -> BoolArray:
-    """(H, W) bool mask of a COCO RLE."""
-    from pycocotools import mask as coco_mask
-
-    rle = {"size": segmentation["size"], "counts": segmentation["counts"].encode("ascii")}
-    with warnings.catch_warnings():
-        # pycocotools' own __array__ has no copy keyword yet, which numpy 2 complains about.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        decoded: npt.NDArray[np.uint8] = coco_mask.decode(rle)
-    return decoded.astype(np.bool_)
 
 
 def iter_sidecars(out: Path) -> Iterator[Sidecar]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovsam_cli.errors import InputError, OutputError
+from ovsam_cli.outlines import remove_small_regions
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -91,7 +92,7 @@ def is_object_like(rgba: UInt8Array, *, min_largest_part: float = 0.0) -> bool:
     Args:
         rgba: (H, W, 4) uint8.
         min_largest_part: smallest share of the opaque pixels that the largest connected part may
-            have; 0 skips the check, which needs scipy.
+            have; 0 skips the check.
     """
     opaque = rgba[..., 3] >= ALPHA_CUT
     area = int(opaque.sum())
@@ -103,10 +104,8 @@ def is_object_like(rgba: UInt8Array, *, min_largest_part: float = 0.0) -> bool:
         return False
     if min_largest_part == 0.0:
         return True
-    from scipy import ndimage
-
-    labels, _ = ndimage.label(opaque)
-    return bool(np.bincount(labels.ravel())[1:].max() >= min_largest_part * area)
+    wanted = int(min_largest_part * area)
+    return int((remove_small_regions(opaque, wanted) & opaque).sum()) >= wanted
 
 
 def load_sheet(cache: Path, vendor: str, drawn: Iterable[Sprite]) -> SpriteSheet:

@@ -86,12 +86,19 @@ def jitter_colors(patch: UInt8Array, rng: np.random.Generator, strength: float) 
     return out
 
 
+def clip_to_uint8(levels: npt.NDArray[np.floating]) -> UInt8Array:
+    """Levels of any float type, cut to 0..255."""
+    clipped: UInt8Array = levels.clip(0, 255).astype(np.uint8)
+    return clipped
+
+
 def random_color(rng: np.random.Generator) -> FloatArray:
     """(3,) float32 RGB in 0..255; mostly of low saturation, as in photographs."""
     gray = rng.uniform(15, 240)
     tint = rng.normal(0, 1, 3)
     spread = abs(rng.normal(0, 28)) if rng.random() < 0.7 else rng.uniform(30, 110)
-    return (gray + (tint - tint.mean()) * spread).clip(0, 255).astype(np.float32)
+    color: FloatArray = (gray + (tint - tint.mean()) * spread).clip(0, 255).astype(np.float32)
+    return color
 
 
 def crop_field(bank: TextureBank, rng: np.random.Generator, hw: tuple[int, int]) -> UInt8Array:
@@ -131,7 +138,7 @@ def _tinted_textile(bank: TextureBank, rng: np.random.Generator, hw: tuple[int, 
     patch = crop_surface(bank.textiles[rng.integers(len(bank.textiles))], rng, hw)
     gray = patch.mean(-1, keepdims=True) / 255.0
     dark, light = random_color(rng), random_color(rng)
-    return (dark * (1 - gray) + light * gray).clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(dark * (1 - gray) + light * gray)
 
 
 def _pattern(bank: TextureBank, rng: np.random.Generator, hw: tuple[int, int]) -> UInt8Array:
@@ -156,7 +163,7 @@ def _pattern(bank: TextureBank, rng: np.random.Generator, hw: tuple[int, int]) -
         chosen = (joint_x < 0.05) | ((across / period) % 1 < 0.1)
     mixed = np.where(chosen[..., None], random_color(rng), random_color(rng))
     grain = crop_field(bank, rng, hw).astype(np.float32)[..., None] - 127.5
-    return (mixed + grain * rng.uniform(0.02, 0.25)).clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(mixed + grain * rng.uniform(0.02, 0.25))
 
 
 def _gradient(rng: np.random.Generator, hw: tuple[int, int]) -> UInt8Array:
@@ -165,4 +172,4 @@ def _gradient(rng: np.random.Generator, hw: tuple[int, int]) -> UInt8Array:
     ramp = columns * np.cos(angle) + rows * np.sin(angle)
     ramp = ((ramp - ramp.min()) / max(1e-6, float(np.ptp(ramp))))[..., None]
     mixed = random_color(rng) * (1 - ramp) + random_color(rng) * ramp
-    return mixed.clip(0, 255).astype(np.uint8)
+    return clip_to_uint8(mixed)
