@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Literal, Protocol
 
 import torch
@@ -91,14 +91,28 @@ class OVSAMConfig:
         Raises:
             ValueError: not JSON, not an object, or a field this version does not know.
         """
-        values = json.loads(text)
+        values = json.loads(text, object_hook=_freeze)
         if not isinstance(values, dict):
             raise ValueError(f"a model config is a JSON object, not {type(values).__name__}")
         unknown = sorted(values.keys() - {field.name for field in fields(OVSAMConfig)})
         if unknown or "name" not in values:
             raise ValueError(f"model config: unknown fields {unknown} or no name")
-        restored = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return replace(OVSAMConfig(name=""), **restored)
+        config = OVSAMConfig(**values)
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise ValueError when a field's type differs from the published preset's."""
+        reference = OVSAMConfig(name="")
+        for field in fields(self):
+            value, wanted = getattr(self, field.name), type(getattr(reference, field.name))
+            if not isinstance(value, (float, int) if wanted is float else wanted):
+                raise ValueError(f"model config: {field.name} ({value!r}) is no {wanted.__name__}")
+
+
+def _freeze(values: dict[str, object]) -> dict[str, object]:
+    """JSON's lists as tuples."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 PRESETS: dict[str, OVSAMConfig] = {

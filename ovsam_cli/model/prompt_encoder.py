@@ -68,11 +68,11 @@ class PositionEncoding(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, embed_dim // 2))
 
     def forward(self, positions: Tensor) -> Tensor:
-        """Encode (..., 2) positions (x, y), as fractions of the model size, to (..., D)."""
+        """Encode (..., 2) positions (x, y), as fractions of the model size, to (..., D) float32."""
         matrix = self.positional_encoding_gaussian_matrix
         # In float32 whatever the model's dtype: half precision cannot tell pixels apart.
         angles = 2 * math.pi * ((2 * positions.float() - 1) @ matrix.float())
-        return torch.cat([angles.sin(), angles.cos()], dim=-1).to(matrix.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class PromptEncoder(nn.Module):
@@ -143,12 +143,11 @@ class PromptEncoder(nn.Module):
         columns = (torch.arange(width, device=device) + 0.5) / width
         grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")
         encoding: Tensor = self.pe_layer(torch.stack([grid_x, grid_y], dim=-1))  # (h, w, D)
-        return encoding.permute(2, 0, 1)[None]
+        return encoding.permute(2, 0, 1)[None].to(self.not_a_point_embed.weight.dtype)
 
     def _embed_tokens(self, prompts: ModelPrompts) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, D) and which of them are valid (B, T)."""
         num_prompts, num_points = prompts.point_labels.shape
-        dtype = self.not_a_point_embed.weight.dtype
         has_point = prompts.point_labels >= 0  # (B, N)
         tokens = [self.not_a_point_embed.weight.new_zeros(num_prompts, 0, self._embed_dim)]
         valid = [has_point]
@@ -161,7 +160,7 @@ class PromptEncoder(nn.Module):
         if bool(prompts.has_box.any()):
             tokens.append(self._embed_corners(prompts.model_boxes_xyxy))
             valid.append(prompts.has_box[:, None].expand(-1, 2))
-        return torch.cat(tokens, dim=1).to(dtype), torch.cat(valid, dim=1)
+        return torch.cat(tokens, dim=1), torch.cat(valid, dim=1)
 
     @property
     def _embed_dim(self) -> int:
@@ -177,7 +176,7 @@ class PromptEncoder(nn.Module):
         """(..., 2) pixels -> (..., D)."""
         # Shift to pixel centers, as the SAM weights were trained.
         encoding: Tensor = self.pe_layer((coords.float() + 0.5) / self.model_size)
-        return encoding
+        return encoding.to(self.not_a_point_embed.weight.dtype)
 
     def _embed_points(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
         """(B, N, 2), (B, N) -> (B, N, D)."""

@@ -1,0 +1,186 @@
+"""Known models: what they consist of, where their files are on this machine, how to get them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ovsam_cli.errors import CheckpointError
+from ovsam_cli.model.official_files import find_weight_files
+from ovsam_cli.model.unpickling import compute_sha256
+
+TINY_PATH = Path(__file__).parent.parent / "weights" / "tiny.safetensors"
+PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a model on the Hugging Face hub."""
+
+    repo_id: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that goes by a name.
+
+    Attributes:
+        name: what `--model` takes.
+        description: one line.
+        path: the file or folder on this machine, or None.
+    """
+
+    name: str
+    description: str
+    path: Path | None
+
+
+# The authors' repository; names unverified offline, so revisions are not pinned yet.
+OVSAM_REPO = "HarborYuan/ovsam_models"
+CLIP_FILE = HubFile("timm/resnet50x16_clip.openai", "open_clip_model.safetensors")
+MODEL_FILES: dict[str, tuple[HubFile, ...]] = {
+    "rn50x16": (
+        HubFile(OVSAM_REPO, "sam2clip_vith_rn50x16.pth"),
+        HubFile(OVSAM_REPO, "clip2sam_lvis_rn50x16.pth"),
+        CLIP_FILE,
+    ),
+}
+DESCRIPTIONS = {
+    "tiny": "bundled, CPU, offline: for trying the tool, teaching and tests",
+    "rn50x16": "the published Open-Vocabulary SAM (CLIP RN50x16), about 1.5 GB",
+}
+# Published checksums of files that other projects host.
+KNOWN_SHA256 = {
+    "RN50x16.pt": "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa",
+    "sam_vit_h_4b8939.pth": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+}
+
+
+def cache_folder() -> Path:
+    """Where our own files lie: $OVSAM_CACHE, else $XDG_CACHE_HOME/ovsam, else ~/.cache/ovsam."""
+    own = os.environ.get("OVSAM_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ovsam"
+
+
+def list_models() -> list[KnownModel]:
+    """Every known model, with its place if it is complete on this machine."""
+    models = []
+    for name, description in DESCRIPTIONS.items():
+        paths = find_local_files(name)
+        models.append(KnownModel(name, description, paths[0] if paths else None))
+    return models
+
+
+def find_local_files(name: str) -> list[Path]:
+    """The files of a known model without any network call; empty when something is missing.
+
+    Looked at in order: the bundled file, `<cache>/models/<name>.safetensors` (converted), the
+    folder `<cache>/models/<name>` (official files put there by hand), the hub's own cache.
+    """
+    if name == "tiny":
+        return [TINY_PATH] if TINY_PATH.is_file() else []
+    converted = cache_folder() / "models" / f"{name}.safetensors"
+    if converted.is_file():
+        return [converted]
+    folder = cache_folder() / "models" / name
+    if folder.is_dir() and (files := find_weight_files(folder)):
+        return files
+    cached = [find_cached(file) for file in MODEL_FILES[name]]
+    return [path for path in cached if path is not None] if all(cached) else []
+
+
+def find_cached(file: HubFile) -> Path | None:
+    """A file's path in the hub's cache, or None; never touches the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(file.repo_id, file.filename)
+    return Path(found) if isinstance(found, str) else None
+
+
+def download_model(name: str, *, on_message: Callable[[str], None] | None = None) -> list[Path]:
+    """Make sure that the files of a known model are on this machine.
+
+    Args:
+        name: a key of DESCRIPTIONS.
+        on_message: told what is downloaded.
+
+    Returns:
+        The files.
+
+    Raises:
+        CheckpointError: unknown name, no network, or the hub has not got a file.
+    """
+    if name not in DESCRIPTIONS:
+        raise CheckpointError(f"no model is called {name!r}; known: {', '.join(DESCRIPTIONS)}")
+    paths = find_local_files(name)
+    if paths:
+        return paths
+    if name == "tiny":
+        raise CheckpointError(f"{TINY_PATH}: the bundled weights are missing; reinstall ovsam-cli")
+    if not can_reach_hub():
+        raise CheckpointError(_describe_absence(name, "the hub cannot be reached"))
+    return [_download(name, file, on_message) for file in MODEL_FILES[name]]
+
+
+def can_reach_hub() -> bool:
+    """Whether the hub answers within seconds; its own client would retry for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True  # only the proxy knows
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=PROBE_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
+
+
+def _download(name: str, file: HubFile, on_message: Callable[[str], None] | None) -> Path:
+    """Fetch one file into the hub's cache and check its content."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if (cached := find_cached(file)) is not None:
+        return cached
+    if on_message is not None:
+        on_message(f"downloading {file.filename} from huggingface.co/{file.repo_id}")
+    try:
+        path = Path(hf_hub_download(file.repo_id, file.filename))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(_describe_absence(name, reason)) from error
+    # The hub keeps large files under their SHA-256, but itself checks only their size.
+    expected = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", expected) and compute_sha256(path) != expected:
+        raise CheckpointError(
+            f"{path}: damaged on the way (expected sha256 {expected}); delete it and try again"
+        )
+    return path
+
+
+def _describe_absence(name: str, reason: str) -> str:
+    """What is missing and the ways out."""
+    by_repo: dict[str, list[str]] = {}
+    for file in MODEL_FILES[name]:
+        by_repo.setdefault(file.repo_id, []).append(file.filename)
+    commands = " && ".join(
+        f"hf download {repo_id} {' '.join(names)} --revision main"
+        for repo_id, names in by_repo.items()
+    )
+    return (
+        f"the weights of {name!r} are not on this machine: {reason}. On a machine with network run "
+        f"`{commands}`, or put the official files into {cache_folder() / 'models' / name}; "
+        "offline and without any download, use `--model tiny`"
+    )
