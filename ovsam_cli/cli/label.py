@@ -10,7 +10,8 @@ import typer
 from ovsam_cli.cli.console import Console, ExitCode, image_progress, one_line_errors
 
 if TYPE_CHECKING:
-    from ovsam_cli.labelling.run import Run, RunSummary
+    from ovsam_cli.labelling.options import LabelRequest
+    from ovsam_cli.labelling.run_files import RunSummary
 
 RUN, MODEL, NAMES, FILES = "Run", "Model and speed", "Masks and names", "Output files"
 
@@ -120,7 +121,8 @@ def label(
     """Segment and name every prompted object; run again to go on where a run stopped."""
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
-        from ovsam_cli.labelling.options import LabelOptions, LabelRequest, parse_previews
+        from ovsam_cli.labelling.options import GridOptions, LabelOptions, LabelRequest
+        from ovsam_cli.labelling.options import parse_previews
 
         options = LabelOptions(
             dtype=dtype,
@@ -151,7 +153,7 @@ def label(
         raise typer.Exit(_run(console, request, dry_run=dry_run))
 
 
-def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> ExitCode:
+def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> int:
     from ovsam_cli.labelling.plan import plan_run
 
     plan = plan_run(request)
@@ -160,10 +162,42 @@ def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> ExitCode:
     if dry_run:
         console.result(plan.describe())
         return ExitCode.FINISHED
-    from ovsam_cli.labelling.run import open_run  # torch loads here, after every cheap check
+    from ovsam_cli.labelling.run import finish_run, open_run  # torch loads here, after the checks
 
     with open_run(plan, on_message=console.say) as run:
-        with image_progress(console, run.num_images, run.num_finished) as on_image_done:
-            summary = run.label_images(on_image_done=on_image_done)
+        with image_progress(console, len(plan.records), run.num_finished) as on_image_done:
+            summary = finish_run(run, on_image_done=on_image_done)
     _print_summary(console, summary)
     return _exit_code(summary)
+
+
+def _print_summary(console: Console, summary: RunSummary) -> None:
+    coco = summary.coco
+    console.say(
+        f"{summary.num_labelled_now} images labelled in {summary.seconds:.1f} s; "
+        f"{coco.num_annotations} objects in {coco.num_images} images"
+    )
+    if summary.num_failed or summary.num_notices:
+        console.say(
+            f"{summary.num_failed} images failed, {summary.num_notices} notices: "
+            f"see {summary.out / 'errors.jsonl'}"
+        )
+    if coco.num_masks_with_lost_holes:
+        console.say(f"polygons lost the holes of {coco.num_masks_with_lost_holes} masks")
+    console.result(str(summary.out / "annotations.json"))
+    console.event(
+        "finished",
+        {
+            "annotations": str(summary.out / "annotations.json"),
+            "num_images": summary.num_images,
+            "num_failed": summary.num_failed,
+            "num_annotations": coco.num_annotations,
+            "seconds": round(summary.seconds, 3),
+        },
+    )
+
+
+def _exit_code(summary: RunSummary) -> int:
+    if summary.coco.num_annotations == 0:
+        return ExitCode.NOTHING_WRITTEN
+    return ExitCode.SOME_FAILED if summary.num_failed else ExitCode.FINISHED

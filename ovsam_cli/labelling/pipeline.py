@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from ovsam_cli.errors import ImageError
+from ovsam_cli.images import preprocess
+from ovsam_cli.labelling.crops import Crop, make_crops, merge_crops, uncrop_detections
+from ovsam_cli.labelling.grid import (
+    DistinctOptions,
+    GridMasks,
+    keep_distinct,
+    measure_masks,
+    prompts_from_grid,
+)
 from ovsam_cli.labelling.model_prompts import to_model_prompts
-from ovsam_cli.labelling.options import LabelOptions
-from ovsam_cli.labelling.planner import ImageBatch, PixelFormat
+from ovsam_cli.labelling.options import GridOptions, LabelOptions
+from ovsam_cli.labelling.planner import ImageBatch, PixelFormat, PreparedImage
 from ovsam_cli.labelling.postprocess import PostprocessOptions, postprocess
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
@@ -95,6 +104,92 @@ def label_batch(labeller: Labeller, batch: ImageBatch) -> list[Detections | Imag
         _finish_image(labeller, chunks, index, geometry)
         for index, geometry in enumerate(batch.geometries)
     ]
+
+
+@torch.inference_mode()
+def label_by_grid(
+    labeller: Labeller, image: PreparedImage, grid: GridOptions
+) -> Detections | ImageError:
+    """Label one image without prompts: every point of a grid, each object once.
+
+    Returns:
+        The objects, most stable first within the image and within each crop.
+    """
+    original_hw = image.geometry.original_hw
+    crops = make_crops(
+        original_hw, points_per_side=grid.points_per_side, crop_layers=grid.crop_layers
+    )
+    parts: list[tuple[Crop, Detections]] = []
+    first_prompt_id = 0
+    for crop in crops:
+        found = _label_crop(labeller, image, crop, grid, first_prompt_id)
+        if isinstance(found, ImageError):
+            return found
+        parts.append((crop, uncrop_detections(found, crop, original_hw)))
+        first_prompt_id += crop.points_per_side**2
+    return parts[0][1] if len(parts) == 1 else merge_crops(parts, max_iou=grid.nms_iou)
+
+
+def _label_crop(
+    labeller: Labeller, image: PreparedImage, crop: Crop, grid: GridOptions, first_prompt_id: int
+) -> Detections | ImageError:
+    """The objects of one crop, in its own frame: decode all, name the distinct ones only."""
+    pixels, geometry = _cut(labeller, image, crop)
+    features = encode(labeller, pixels[None], [geometry])
+    prompts = prompts_from_grid(
+        crop.hw, points_per_side=crop.points_per_side, first_prompt_id=first_prompt_id
+    )
+    kept_logits, measures, kept_rows = [], [], []
+    options = labeller.options
+    for start, chunk in enumerate(prompts.split(options.prompts_per_batch)):
+        mask_logits = decode(labeller, features, chunk, [geometry])
+        measured = measure_masks(mask_logits, geometry)
+        # Unstable masks go at once: the logits of a whole grid would not fit beside the model.
+        stable = np.flatnonzero(measured.stability_scores >= options.stability_cut)
+        kept_logits.append(mask_logits[stable])
+        measures.append(measured.take(stable))
+        kept_rows.append(stable + start * options.prompts_per_batch)
+    distinct = keep_distinct(
+        GridMasks.concatenate(measures),
+        geometry,
+        crop,
+        image.geometry.original_hw,
+        DistinctOptions(min_stability=options.stability_cut, max_iou=grid.nms_iou),
+    )
+    mask_logits = torch.cat(kept_logits)[distinct.rows]
+    chosen = prompts.take(np.concatenate(kept_rows)[distinct.rows])
+    return _name_masks(labeller, features, mask_logits, chosen, geometry)
+
+
+def _cut(
+    labeller: Labeller, image: PreparedImage, crop: Crop
+) -> tuple[FloatArray, ImageGeometry]:
+    """The crop as an image of its own; the whole image is prepared already."""
+    if crop.layer == 0:
+        return image.pixels, image.geometry
+    x0, y0, x1, y1 = crop.box_xyxy
+    wanted = labeller.pixel_format
+    return preprocess(
+        image.rgb[y0:y1, x0:x1], model_size=wanted.model_size, mean=wanted.mean, std=wanted.std
+    )
+
+
+def _name_masks(
+    labeller: Labeller,
+    features: ImageFeatures,
+    mask_logits: Tensor,
+    prompts: Prompts,
+    geometry: ImageGeometry,
+) -> Detections | ImageError:
+    """Classify decoded masks of one image in chunks and postprocess them together."""
+    if len(prompts) == 0:
+        return empty_detections()
+    size = labeller.options.prompts_per_batch
+    chunks = [
+        DecodedChunk(part, logits, classify(labeller, features, logits, part, [geometry]))
+        for part, logits in zip(prompts.split(size), mask_logits.split(size), strict=True)
+    ]
+    return _finish_image(labeller, chunks, 0, geometry)
 
 
 def encode(

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ovsam_cli.errors import ImageError
-from ovsam_cli.labelling.grid import label_with_grid
 from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.labeller import build_labeller
 from ovsam_cli.labelling.options import LabelRequest
-from ovsam_cli.labelling.pipeline import Labeller, label_batch
+from ovsam_cli.labelling.pipeline import Labeller, label_batch, label_by_grid
 from ovsam_cli.labelling.plan import RunPlan, plan_run
 from ovsam_cli.labelling.planner import (
     ImageBatch,
@@ -141,10 +140,11 @@ def _label(
 ) -> list[ImageResult]:
     if isinstance(item, ImageResult):
         return [item]
-    if labeller.options.grid is None:
+    grid = labeller.options.grid
+    if grid is None:
         found = label_batch(labeller, item)
     else:
-        found = [label_with_grid(labeller, image) for image in item.images]
+        found = [label_by_grid(labeller, image, grid) for image in item.images]
     results = [_to_result(image, one) for image, one in zip(item.images, found, strict=True)]
     for image, result in zip(item.images, results, strict=True):
         previews.write(image.rgb, result)
