@@ -6,16 +6,18 @@ hyphens, with numbers at the end (`banana-1`) or as a skin tone (`girl-dark-skin
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TypedDict
 
+from ovsam_cli.errors import InputError
 from ovsam_cli.training.scenes.sources import ICON_PACKAGES, find_archive, read_tar_member
 from ovsam_cli.training.scenes.sprites import (
     Sprite,
     SpriteSheet,
+    UInt8Array,
     is_object_like,
     load_sheet,
     render_svg,
@@ -79,9 +81,39 @@ def load_icon_sheet(sources: Path, vendor: str) -> SpriteSheet:
     return load_sheet(sources / "cache", vendor, _draw_vendor(sources, vendor))
 
 
-def _draw_vendor(sources: Path, vendor: str) -> Iterator[Sprite]:
+def draw_icons(sources: Path, vendor: str, icon_names: Sequence[str]) -> dict[str, UInt8Array]:
+    """Render chosen icons of a vendor, uncached.
+
+    Args:
+        sources: folder with the archives.
+        vendor: a key of ICON_PACKAGES.
+        icon_names: names in its package.
+
+    Returns:
+        For each name its (SPRITE_SIZE, SPRITE_SIZE, 4) uint8 drawing.
+
+    Raises:
+        InputError: the archive is missing or broken, or has no such icon.
+    """
+    icon_set = _read_icon_set(sources, vendor)
+    drawn = {}
+    for icon_name in icon_names:
+        icon = icon_set["icons"].get(icon_name)
+        rgba = None if icon is None else render_svg(_svg(icon, icon_set))
+        if rgba is None:
+            raise InputError(f"{vendor}: no icon {icon_name} that can be drawn; look in icons.json")
+        drawn[icon_name] = rgba
+    return drawn
+
+
+def _read_icon_set(sources: Path, vendor: str) -> _IconSet:
     archive = find_archive(sources, ICON_PACKAGES[vendor])
     icon_set: _IconSet = json.loads(read_tar_member(archive, "package/icons.json"))
+    return icon_set
+
+
+def _draw_vendor(sources: Path, vendor: str) -> Iterator[Sprite]:
+    icon_set = _read_icon_set(sources, vendor)
     names = {_spelling(icon): concept.name for concept in read_concepts() for icon in concept.icons}
     drawn_per_icon: dict[str, int] = {}
     for icon_name in sorted(icon_set["icons"]):

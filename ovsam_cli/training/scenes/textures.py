@@ -6,6 +6,7 @@ random picture with a power spectrum like that of natural images, colored by a p
 
 import base64
 import io
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ovsam_cli.training.scenes.sources import (
     Split,
     find_archive,
     open_zip,
+    read_tar_member,
 )
 from ovsam_cli.training.scenes.sprites import UInt8Array
 
@@ -127,19 +129,49 @@ def _iter_textiles(sources: Path) -> Iterator[UInt8Array]:
             yield _read_photo(wheel.read(name), name)
 
 
-def _iter_panoramas(sources: Path) -> Iterator[UInt8Array]:
-    import tarfile
+def read_panorama(sources: Path, name: str) -> UInt8Array:
+    """The middle of one panorama, tone-mapped.
 
+    Args:
+        sources: folder with the archives.
+        name: such as `park`.
+
+    Returns:
+        (308, 1024, 3) uint8, soft like a ground out of focus.
+
+    Raises:
+        InputError: the archive is missing or has no such panorama.
+    """
     archive = find_archive(sources, PANORAMA_PACKAGE)
-    with tarfile.open(archive) as opened:
+    return _decode_panorama(read_tar_member(archive, f"package/hdri/{name}.exr.js"))
+
+
+def read_robosuite_texture(sources: Path, file_name: str) -> UInt8Array:
+    """One (H, W, 3) uint8 texture of robosuite, such as `dark-wood.png`.
+
+    Raises:
+        InputError: the archive is missing or has no such texture.
+    """
+    archive = find_archive(sources, ROBOSUITE_PACKAGE)
+    with open_zip(archive) as wheel:
+        name = f"robosuite/models/assets/textures/{file_name}"
+        if name not in wheel.namelist():
+            raise InputError(f"{archive}: no {name}; fetch the archive again")
+        return _read_photo(wheel.read(name), name)
+
+
+def _iter_panoramas(sources: Path) -> Iterator[UInt8Array]:
+    with tarfile.open(find_archive(sources, PANORAMA_PACKAGE)) as opened:
         for member in sorted(opened.getmembers(), key=lambda found: found.name):
-            if not (member.name.startswith("package/hdri/") and member.name.endswith(".exr.js")):
-                continue
-            extracted = opened.extractfile(member)
-            if extracted is not None:
-                script = extracted.read()
-                exr = base64.b64decode(script[script.index(b"base64,") + 7 : script.rindex(b"'")])
-                yield _tone_map_panorama(exr)
+            if member.name.startswith("package/hdri/") and member.name.endswith(".exr.js"):
+                extracted = opened.extractfile(member)
+                if extracted is not None:
+                    yield _decode_panorama(extracted.read())
+
+
+def _decode_panorama(script: bytes) -> UInt8Array:
+    exr = script[script.index(b"base64,") + 7 : script.rindex(b"'")]
+    return _tone_map_panorama(base64.b64decode(exr))
 
 
 def _tone_map_panorama(exr: bytes) -> UInt8Array:
