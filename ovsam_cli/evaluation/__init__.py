@@ -1,0 +1,1 @@
+"""Datasets, prompts, metrics and baselines of an evaluation."""

@@ -1,0 +1,73 @@
+"""The bundled model's sizes, and how its parts make an OVSAM."""
+
+from __future__ import annotations
+
+from ovsam_cli.model.mask_decoder import TwoWayTransformer
+from ovsam_cli.model.ovsam import OVSAM, OVSAMConfig
+from ovsam_cli.model.prompt_encoder import PromptEncoder
+from ovsam_cli.model.tiny import BoxMap, FineNeck, PromptMaps, TinyMaskDecoder, TinyNeck
+from ovsam_cli.model.tiny_regions import TinyBackbone, TinyRegionHead, TrunkPyramid
+from ovsam_cli.model.tiny_trunk import STAGE_CHANNELS
+
+FINE_DIM = 24
+UPSCALED_DIM = 16
+REGION_HIDDEN_DIM = 512
+TINY_CONFIG = OVSAMConfig(
+    name="tiny",
+    trunk="efficientnet-lite0",
+    model_size=512,
+    pixel_mean=(127.5, 127.5, 127.5),
+    pixel_std=(127.5, 127.5, 127.5),
+    embed_dim=96,
+    grid_size=32,
+    decoder_depth=2,
+    decoder_heads=4,
+    decoder_mlp_dim=384,
+    text_dim=384,
+    text_tower="minilm-l6",
+    fpn_channels=STAGE_CHANNELS,
+    logit_scale=3.0,
+    alpha=0.3,
+    beta=0.3,
+    neck_depth=3,
+)
+
+
+def build_tiny(config: OVSAMConfig) -> OVSAM:
+    """The model with untrained parts; an OVSAM like the published one, at a small size.
+
+    Args:
+        config: `TINY_CONFIG`, or one with other sizes.
+    """
+    side = config.grid_size
+    coarse = PromptMaps(model_size=config.model_size, side=side)
+    embed_dim = config.embed_dim
+    decoder = TinyMaskDecoder(
+        embed_dim=embed_dim,
+        fine_dim=FINE_DIM,
+        upscaled_dim=UPSCALED_DIM,
+        transformer=TwoWayTransformer(
+            depth=config.decoder_depth,
+            embed_dim=embed_dim,
+            num_heads=config.decoder_heads,
+            mlp_dim=config.decoder_mlp_dim,
+        ),
+        roi_conv=TinyRegionHead(text_dim=config.text_dim, hidden_dim=REGION_HIDDEN_DIM),
+    )
+    return OVSAM(
+        config=config,
+        backbone=TinyBackbone(config.text_dim),
+        neck=TinyNeck(
+            in_channels=config.fpn_channels, embed_dim=embed_dim, num_blocks=config.neck_depth
+        ),
+        pe=PromptEncoder(
+            embed_dim=embed_dim,
+            grid_hw=(side, side),
+            model_size=config.model_size,
+            box_map=BoxMap(prompt_maps=coarse, embed_dim=embed_dim),
+            mask_prior=PromptMaps(model_size=config.model_size, side=4 * side),
+        ),
+        fpn_neck=TrunkPyramid(),
+        mask_decoder=decoder,
+        fine_neck=FineNeck(in_channels=config.fpn_channels, fine_dim=FINE_DIM),
+    )
