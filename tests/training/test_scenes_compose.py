@@ -9,6 +9,7 @@ import pytest
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.masks import decode_mask
+from ovsam_cli.training.scenes.clip_art import name_of_file, read_spellings
 from ovsam_cli.training.scenes.compose import ComposedScene, SceneAssets, compose_scene
 from ovsam_cli.training.scenes.composed import compose_scenes, composed_attributions, scene_rng
 from ovsam_cli.training.scenes.icons import load_icon_sheet, read_concepts
@@ -251,3 +252,18 @@ def test_mask_type_is_checked() -> None:
     with pytest.raises(ValueError, match="must be"):
         SceneObject("cup", "test/cup", np.zeros((4, 4), np.uint8))
     assert encode_object(make_object("cup", 0))["segmentation"]["size"] == [40, 30]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("pizza_cheese_bw", "pizza"),
+        ("red_apple_01", "apple"),
+        ("mobile_phone_01", "cell phone"),
+        ("potato_chips", ""),  # another thing
+        ("architetto_francesco", ""),
+        ("01", ""),
+    ],
+)
+def test_clip_art_is_named_only_where_the_file_name_is_plain(stem: str, name: str) -> None:
+    assert name_of_file(stem, read_spellings()) == name
