@@ -25,6 +25,7 @@ Split = Literal["train", "val"]
 
 PACKAGE_PATTERN = "sweethome3d-furniture_*.deb"
 VAL_SHARE = 0.12  # of the models, never shown in training
+MAX_OBJ_BYTES = 4_600_000  # a few trees are larger, and as slow as a whole room
 _PROPERTY = re.compile(r"(\w+)#(\d+)\s*=\s*(.*)")
 _UNICODE_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -162,7 +163,7 @@ def _build_model(
     # An umbrella is a hand's or a garden's, a bench a room's or a park's: size tells them apart.
     if place == "top" and max(size) > 130 or place == "street" and max(size) < 30:
         return None
-    if not obj_path.is_file():
+    if not obj_path.is_file() or obj_path.stat().st_size > MAX_OBJ_BYTES:
         return None
     identity = "1 0 0 0 1 0 0 0 1"
     return FurnitureModel(

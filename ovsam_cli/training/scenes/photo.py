@@ -23,15 +23,19 @@ def develop(radiance: FloatArray, rng: np.random.Generator) -> Uint8Array:
     light = np.nan_to_num(radiance, posinf=50.0).clip(0.0, 50.0)
     luminance = light @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
     key = float(np.exp(np.log(luminance + 1e-4).mean()))
-    light = light * (float(rng.uniform(0.13, 0.27)) / max(key, 1e-4))
+    # The middle decides the exposure, but the brightest twentieth must keep its texture.
+    exposure = float(rng.uniform(0.11, 0.25)) / max(key, 1e-4)
+    brightest = float(np.percentile(luminance, 95))
+    exposure = min(exposure, float(rng.uniform(0.9, 1.8)) / max(brightest, 1e-4))
+    light = light * exposure
     balance = np.exp(rng.normal(0, 0.07, 3)).astype(np.float32)
     light = light * (balance / balance.mean())
     # Reinhard's extended curve: highlights roll off, white at `white`.
     white = float(rng.uniform(1.5, 4.0))
     mapped = light * (1 + light / white**2) / (1 + light)
-    mapped = np.clip(mapped * float(rng.uniform(1.05, 1.5)), 0, 1)
+    mapped = np.clip(mapped * float(rng.uniform(1.1, 1.4)), 0, 1)
     srgb = np.where(mapped <= 0.0031308, 12.92 * mapped, 1.055 * mapped ** (1 / 2.4) - 0.055)
-    contrast = float(rng.uniform(0.9, 1.25))
+    contrast = float(rng.uniform(0.9, 1.15))
     srgb = np.clip((srgb - 0.5) * contrast + 0.5, 0, 1)
     picture = Image.fromarray((srgb * 255).astype(np.uint8))
     picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.9))))

@@ -27,8 +27,8 @@ from ovsam_cli.training.scenes.sidecars import (
     write_sidecar,
 )
 
-PICTURE_HW = (384, 512)
-SAMPLES = 10  # a pixel, before denoising
+PICTURE_HW = (360, 480)
+SAMPLES = 4  # a pixel, before denoising
 MIN_AREA = 64  # pixels; less is not worth a prompt
 MIN_SIDE = 4  # pixels of the mask's box
 _SPLIT_SEEDS = {"train": 0, "val": 1}

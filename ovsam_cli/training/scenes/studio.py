@@ -62,12 +62,13 @@ class Studio:
         cycles.use_adaptive_sampling = False
         cycles.use_denoising = True
         cycles.denoiser = "OPENIMAGEDENOISE"
-        cycles.denoising_prefilter = "FAST"
-        cycles.denoising_quality = "BALANCED"
-        cycles.max_bounces = 3
+        cycles.denoising_input_passes = "RGB_ALBEDO"
+        cycles.denoising_prefilter = "NONE"
+        cycles.denoising_quality = "FAST"
+        cycles.max_bounces = 2
         cycles.diffuse_bounces = 1
         cycles.glossy_bounces = 1
-        cycles.transmission_bounces = 3
+        cycles.transmission_bounces = 2
         cycles.transparent_max_bounces = 6
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_indirect = 5.0
@@ -203,8 +204,15 @@ class Studio:
         background = next(node for node in nodes if node.type == "BACKGROUND")
         links.new(picture.outputs["Color"], background.inputs["Color"])
         background.inputs["Strength"].default_value = float(
-            rng.uniform(0.15, 0.9) if bounds.has_walls else rng.uniform(0.6, 1.2)
+            rng.uniform(0.2, 0.9) if bounds.has_walls else rng.uniform(0.7, 1.3)
         )
+        # Light from a picture of the sky costs half the render: the picture is only seen, and a sun
+        # almost as wide as the sky gives its soft light.
+        world.cycles.sampling_method = "NONE"
+        world.cycles_visibility.diffuse = False
+        dome = self._sun(float(rng.uniform(0.5, 2.5)), float(rng.uniform(0, 0.4)))
+        dome.angle = 2.8
+        dome.color = (float(rng.uniform(0.8, 1)), 0.95, float(rng.uniform(0.85, 1)))
         if not bounds.has_walls:
             if rng.uniform() < 0.75:
                 self._sun(float(rng.uniform(1.5, 5)), float(rng.uniform(0.3, 1.25)))
@@ -221,7 +229,7 @@ class Studio:
         if rng.uniform() < 0.3:
             self._sun(float(rng.uniform(1, 4)), float(rng.uniform(0.2, 0.8)))
 
-    def _sun(self, strength: float, tilt: float) -> None:
+    def _sun(self, strength: float, tilt: float) -> "bpy.types.SunLight":
         light = self.bpy.data.lights.new("sun", "SUN")
         light.energy = strength
         light.angle = float(self.rng.uniform(0.005, 0.08))
@@ -229,6 +237,7 @@ class Studio:
         placed = self.bpy.data.objects.new("sun", light)
         placed.rotation_euler = (tilt, 0, float(self.rng.uniform(-math.pi, math.pi)))
         self.scene.collection.objects.link(placed)
+        return light
 
     def _area(
         self, at: tuple[float, float, float], target: tuple[float, float, float], power: float
@@ -310,6 +319,12 @@ def _vary_material(material: "bpy.types.Material", rng: np.random.Generator) -> 
     if shader is None:
         return
     base = shader.inputs["Base Color"]
+    for link in [link for socket in shader.inputs for link in socket.links]:
+        picture = getattr(link.from_node, "image", None)
+        if link.from_node.type == "TEX_IMAGE" and (picture is None or picture.size[0] == 0):
+            # A texture that cannot be read would be loud pink.
+            links.remove(link)
+            base.default_value = (*materials.random_color(rng, (0, 1), (0, 0.6), (0.2, 0.8)), 1)
     is_plain = not base.is_linked
     shift = nodes.new("ShaderNodeHueSaturation")
     strong = is_plain and rng.uniform() < 0.4
