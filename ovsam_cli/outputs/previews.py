@@ -1,0 +1,251 @@
+"""Pictures of results for people: masks, names, scores and prompts drawn over the image."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from ovsam_cli import masks
+from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.outputs.label_layout import LabelRequest, place_labels
+from ovsam_cli.outputs.prompt_marks import draw_prompts
+from ovsam_cli.structures import Detections, ImageResult
+
+MIN_LONG_SIDE, MAX_LONG_SIDE = 900, 1600  # of the picture, so that text is readable and small
+JPEG_QUALITY = 90
+GOLDEN_ANGLE = 0.381966  # of a full turn: consecutive hues are as far apart as can be
+FILL_OPACITY = 0.40
+HALO_OPACITY = 0.55  # of the dark line around each contour, which shows on any background
+SUPERSAMPLING = 2  # contours are drawn larger and shrunk, for smooth edges
+MAX_NAME_LENGTH = 28
+
+RgbArray = NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """Sizes in pixels of the picture."""
+
+    line: int
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    padding: int
+
+    @staticmethod
+    def of(long_side: int, num_objects: int) -> _Style:
+        crowding = 1.0 if num_objects <= 25 else 0.85 if num_objects <= 60 else 0.7
+        font_size = max(11.0, long_side / 52 * crowding)
+        line = max(2, round(long_side / 500)) if num_objects <= 60 else 2
+        return _Style(line, ImageFont.load_default(font_size), max(2, round(font_size / 5)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """One object's pixels in the picture, cut out with a margin.
+
+    Attributes:
+        left, top: where the cut-out lies.
+        mask: its mask, enlarged by SUPERSAMPLING; 0 or 255.
+    """
+
+    left: int
+    top: int
+    mask: Image.Image
+
+
+def write_preview(rgb: RgbArray, result: ImageResult, names: Mapping[int, str], path: Path) -> None:
+    """Draw a result over its image and save it as JPEG.
+
+    Args:
+        rgb: (H, W, 3) uint8, original frame.
+        result: of this image; a failed one shows the image alone.
+        names: category names by category_id; an id without a name is shown as it is.
+        path: file to make or replace.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    picture = draw_preview(rgb, result, names)
+    with write_whole_file(path) as file:
+        picture.save(file, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
+def draw_preview(rgb: RgbArray, result: ImageResult, names: Mapping[int, str]) -> Image.Image:
+    """Draw a result over its image, enlarged or shrunk so that labels can be read.
+
+    Args:
+        rgb: (H, W, 3) uint8, original frame.
+        result: of this image; a failed one shows the image alone.
+        names: category names by category_id; an id without a name is shown as it is.
+    """
+    image = _fit(Image.fromarray(rgb))
+    found = result.detections
+    if found is None or not len(found):
+        return image
+    scale_xy = (image.width / rgb.shape[1], image.height / rgb.shape[0])
+    style = _Style.of(max(image.size), len(found))
+    colors = [object_color(index) for index in range(len(found))]
+    pixels = np.asarray(image, np.float32).copy()
+    shapes = [_cut_shape(found, row, image.size, style) for row in range(len(found))]
+    for row in np.argsort(-found.areas, kind="stable"):  # small objects lie on large ones
+        _paint_shape(pixels, shapes[row], colors[row], style.line)
+    image = Image.fromarray(pixels.round().astype(np.uint8))
+    draw_prompts(image, found.prompts, colors, scale_xy)
+    _draw_labels(image, found, shapes, names, style)
+    return image
+
+
+def object_color(index: int) -> Color:
+    """A vivid color for the object at `index`, far in hue from its neighbors in the list."""
+    hue = (0.56 + index * GOLDEN_ANGLE) % 1.0
+    lightness = (0.58, 0.68, 0.50)[index % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    long_side = max(image.size)
+    wanted = min(max(long_side, MIN_LONG_SIDE), MAX_LONG_SIDE)
+    if wanted == long_side:
+        return image
+    size = [max(1, round(side * wanted / long_side)) for side in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
+def _cut_shape(found: Detections, row: int, size: tuple[int, int], style: _Style) -> _Shape:
+    """Resize an object's mask into the picture; thin objects keep at least a pixel."""
+    mask = masks.decode_mask(found.segmentations[row])
+    scale = np.array(size) / mask.shape[::-1]
+    margin = 2 * style.line
+    low = np.maximum(np.floor(found.boxes_xyxy[row, :2] * scale) - margin, 0).astype(int)
+    high = np.minimum(np.ceil(found.boxes_xyxy[row, 2:] * scale) + margin, size).astype(int)
+    source = np.minimum(
+        np.concatenate([low, high]) / np.tile(scale, 2), np.tile(mask.shape[::-1], 2)
+    )
+    enlarged = (high - low) * SUPERSAMPLING
+    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+        (int(enlarged[0]), int(enlarged[1])),
+        Image.Resampling.BILINEAR,
+        box=(float(source[0]), float(source[1]), float(source[2]), float(source[3])),
+    )
+    threshold = min(127, int(np.asarray(smooth).max()) - 1)
+    return _Shape(
+        int(low[0]), int(low[1]), smooth.point([255 * (v > threshold) for v in range(256)])
+    )
+
+
+def _paint_shape(pixels: NDArray[np.float32], shape: _Shape, color: Color, line: int) -> None:
+    """Blend the fill, the contour inside the mask's edge and the halo outside it."""
+    mask = shape.mask
+    # A box blur is 255 only where all neighbors are set, and 0 only where none is.
+    inner = mask.filter(ImageFilter.BoxBlur(line * SUPERSAMPLING)).point(
+        [255 * (value == 255) for value in range(256)]
+    )
+    outer = mask.filter(ImageFilter.BoxBlur(SUPERSAMPLING)).point(
+        [255 * (value > 0) for value in range(256)]
+    )
+    inside, core, around = (_shrink(layer) for layer in (mask, inner, outer))
+    height, width = inside.shape[:2]
+    region = pixels[shape.top : shape.top + height, shape.left : shape.left + width]
+    region *= 1 - HALO_OPACITY * (around - inside)
+    opacity = FILL_OPACITY * core + (inside - core)
+    region += opacity * (np.array(color, np.float32) - region)
+
+
+def _shrink(layer: Image.Image) -> NDArray[np.float32]:
+    """(h, w, 1) float32 coverage of the picture's pixels, 0..1."""
+    coverage = np.asarray(layer.reduce(SUPERSAMPLING), np.float32) / np.float32(255)
+    return coverage[:, :, None]
+
+
+def _draw_labels(
+    image: Image.Image,
+    found: Detections,
+    shapes: list[_Shape],
+    names: Mapping[int, str],
+    style: _Style,
+) -> None:
+    texts = [
+        f"{_shorten(names.get(category_id, str(category_id)))} {score:.2f}"
+        for category_id, score in zip(
+            found.category_ids.tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+    requests = [
+        _request_label(shape, text, style) for shape, text in zip(shapes, texts, strict=True)
+    ]
+    places = place_labels(requests, image.size, gap=style.line + 1)
+    draw = ImageDraw.Draw(image)
+    for row, place in enumerate(places):
+        if place.is_detached:
+            (x, y), (width, height) = place.xy, requests[row].size_wh
+            start = (x + width / 2, y + height / 2)
+            for color, line in (((0, 0, 0), style.line + 2), (object_color(row), style.line)):
+                draw.line([start, requests[row].middle_xy], fill=color, width=line)
+    for row, place in enumerate(places):
+        (x, y), (width, height) = place.xy, requests[row].size_wh
+        color = object_color(row)
+        draw.rounded_rectangle(
+            (x, y, x + width - 1, y + height - 1),
+            radius=style.padding,
+            fill=color,
+            outline=(20, 20, 20),
+        )
+        draw.text((x + width / 2, y + height / 2), texts[row], _text_color(color), style.font, "mm")
+
+
+def _request_label(shape: _Shape, text: str, style: _Style) -> LabelRequest:
+    # The same height for all texts, so that labels line up.
+    ascent, descent = style.font.getbbox("Hg", anchor="ls")[1::2]
+    text_width = style.font.getlength(text)
+    size_wh = (text_width + 2 * style.padding + 2, descent - ascent + 2 * style.padding)
+    mask = np.asarray(shape.mask) > 0
+    origin = np.array([shape.left, shape.top])
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    middle = origin + _find_middle(shape.mask) / SUPERSAMPLING
+    low = origin + np.array([columns[0], rows[0]]) / SUPERSAMPLING
+    high = origin + (np.array([columns[-1], rows[-1]]) + 1) / SUPERSAMPLING
+    top_x, bottom_x = (
+        shape.left + np.flatnonzero(mask[row]).mean() / SUPERSAMPLING for row in rows[[0, -1]]
+    )
+    return LabelRequest(
+        box_xyxy=(low[0], low[1], high[0], high[1]),
+        top_xy=(top_x, low[1]),
+        bottom_xy=(bottom_x, high[1]),
+        middle_xy=(middle[0], middle[1]),
+        area=float(mask.sum()) / SUPERSAMPLING**2,
+        size_wh=size_wh,
+    )
+
+
+def _find_middle(mask: Image.Image) -> NDArray[np.float64]:
+    """(x, y) of a point far from the mask's edge: the last to survive erosion of a small copy."""
+    factor = max(1, max(mask.size) // 48)
+    small = np.pad(np.asarray(mask.reduce(factor)) > 127, 1)
+    if not small.any():
+        small = np.pad(np.asarray(mask.reduce(factor)) > 0, 1)
+    left = small
+    while left.any():
+        small = left
+        left = small.copy()
+        left[1:-1, 1:-1] &= small[:-2, 1:-1] & small[2:, 1:-1] & small[1:-1, :-2] & small[1:-1, 2:]
+    ys, xs = np.nonzero(small)
+    nearest = np.hypot(ys - ys.mean(), xs - xs.mean()).argmin()
+    return (np.array([xs[nearest], ys[nearest]]) - 0.5) * factor
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 3] + "..."
+
+
+def _text_color(color: Color) -> Color:
+    """Black or white, whichever reads better on `color` (weights of Rec. 709 luminance)."""
+    luminance = 0.2126 * color[0] + 0.7152 * color[1] + 0.0722 * color[2]
+    return (0, 0, 0) if luminance > 110 else (255, 255, 255)
