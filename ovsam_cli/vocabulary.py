@@ -73,17 +73,14 @@ class Vocabulary:
 
     def sha256(self) -> str:
         """Hash of all that can change a result: ids, names, synonyms, flags, order."""
-        rows = [list(asdict(category).values()) for category in self.categories]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        rows = json.dumps([list(asdict(category).values()) for category in self.categories])
+        return hashlib.sha256(rows.encode()).hexdigest()
 
     def kind_for(self, trained_names: Iterable[str]) -> IntArray:
         """Which categories a model was trained on, by any of their normalized names.
 
-        Args:
-            trained_names: names seen in training; see `resolve_trained_names`.
-
         Returns:
-            (K,) int64: 1 base (seen in training), 2 novel.
+            (K,) int64: 1 base (among `trained_names`), 2 novel.
         """
         trained = {normalize_name(name) for name in trained_names}
         seen = [
@@ -94,8 +91,7 @@ class Vocabulary:
 
     def benchmark_kinds(self) -> IntArray:
         """(K,) int64 of the published protocol's own split: 1 base, 2 novel, 0 neither."""
-        kinds = {True: 1, False: 2, None: 0}
-        return np.array([kinds[category.base] for category in self.categories], np.int64)
+        return np.array([{True: 1, False: 2, None: 0}[c.base] for c in self.categories], np.int64)
 
 
 def normalize_name(name: str) -> str:
@@ -106,9 +102,8 @@ def normalize_name(name: str) -> str:
 def clean_names(name: str) -> tuple[str, ...]:
     """The names hidden in one class name, as a text tower should read them.
 
-    Commas, slashes and `_or_` part alternatives, but never inside parentheses:
-    `tape_(sticky_cloth_or_paper)` stays one name. What follows a closing parenthesis is a name of
-    its own: `monitor_(computer_equipment) computer_monitor` gives two.
+    Commas, slashes and `_or_` part alternatives, but not inside parentheses; what follows a
+    closing parenthesis is a name of its own: `monitor_(computer_equipment) computer_monitor`.
     """
     pieces, depth = [""], 0
     for part in re.split(r"([(),/]|_or_)", name):
@@ -137,28 +132,26 @@ def read_vocabulary(spec: str, naming: Naming = "clean") -> Vocabulary:
     """Read a vocabulary.
 
     Args:
-        spec: a bundled name (several joined by `+`, such as `in21k+lvis`), the path of a `.txt`
-            file (one category a line, synonyms after commas, `#` starts a comment) or of a
-            `.json` file (a list of names, or objects with `name` and optionally `id`, `synonyms`,
-            `frequency`, `base`; a COCO or LVIS annotation file will do), or the names themselves:
-            `cat, dog, zebra`.
-        naming: how class names become names for the text tower: `clean` as `clean_names`, or
-            `reference` as `reference_names`, for published text embeddings.
+        spec: bundled names joined by `+`; or a `.txt` file (one category a line, synonyms after
+            commas, `#` starts a comment); or a `.json` file (names, or objects with `name` and
+            optionally `id`, `synonyms`, `frequency`, `base`: a COCO or LVIS file will do); or
+            the names themselves: `cat, dog, zebra`.
+        naming: how class names become names for the text tower: `clean_names`, or
+            `reference_names` for published text embeddings.
 
     Raises:
         VocabularyError: nothing such exists, or a name is empty or given twice.
     """
-    parts = spec.strip().split("+")
-    if all(part in BUNDLED_NAMES for part in parts):
-        return _joined(spec.strip(), [_read_bundled(part, naming) for part in parts])
+    if all(part in BUNDLED_NAMES for part in spec.strip().split("+")):
+        return _joined(spec.strip(), [_read_bundled(p, naming) for p in spec.strip().split("+")])
     path = Path(spec)
     if path.suffix.lower() in {".txt", ".json"} or ("," not in spec and path.is_file()):
         return _read_file(path, naming)
     if "," in spec:
         return _parse_inline(spec, naming)
     raise VocabularyError(
-        f"vocabulary {spec!r}: neither a bundled vocabulary ({', '.join(BUNDLED_NAMES)}) nor a "
-        f".txt or .json file; to give names directly, part them by commas: {spec!r}+',' is one name"
+        f"vocabulary {spec!r}: neither bundled ({', '.join(BUNDLED_NAMES)}) nor a .txt or .json "
+        f"file; names given directly end or part with a comma: '{spec},'"
     )
 
 
@@ -167,24 +160,20 @@ def resolve_trained_names(references: Iterable[str]) -> tuple[str, ...]:
     names: list[str] = []
     for reference in references:
         bundled, _, part = reference.partition(":")
-        if part in {"base", "all"} and bundled in BUNDLED_NAMES:
-            for category in read_vocabulary(bundled).categories:
-                if part == "all" or category.base:
-                    names += [category.name, *category.synonyms]
-        else:
+        if part not in {"base", "all"} or bundled not in BUNDLED_NAMES:
             names.append(reference)
+            continue
+        for category in read_vocabulary(bundled).categories:
+            if part == "all" or category.base:
+                names += [category.name, *category.synonyms]
     return tuple(dict.fromkeys(names))
 
 
-def bundled_path(name: str) -> Path:
-    """Where a file of the bundled vocabularies is: in the wheel, else at the checkout's top."""
-    package = Path(__file__).parent
-    installed = package / "vocabularies" / name
-    return installed if installed.is_file() else package.parent / "vocabularies" / name
-
-
 def _read_bundled(name: str, naming: Naming) -> Vocabulary:
-    return replace(_read_file(bundled_path(f"{name}.json"), naming), name=name)
+    package = Path(__file__).parent
+    installed, checkout = package / "vocabularies", package.parent / "vocabularies"
+    folder = installed if installed.is_dir() else checkout
+    return replace(_read_file(folder / f"{name}.json", naming), name=name)
 
 
 def _joined(name: str, parts: Sequence[Vocabulary]) -> Vocabulary:
@@ -197,8 +186,7 @@ def _joined(name: str, parts: Sequence[Vocabulary]) -> Vocabulary:
             if normalize_name(category.name) not in known and category.synonyms[0] not in known:
                 categories.append(category)
     numbered = (replace(category, id=number) for number, category in enumerate(categories, 1))
-    source = " | ".join(part.source for part in parts)
-    licence = " | ".join(dict.fromkeys(part.licence for part in parts))
+    source, licence = " | ".join(p.source for p in parts), " | ".join(p.licence for p in parts)
     return Vocabulary(name, tuple(numbered), source, licence)
 
 
@@ -219,9 +207,7 @@ def _read_file(path: Path, naming: Naming) -> Vocabulary:
 
 
 def _parse_inline(spec: str, naming: Naming) -> Vocabulary:
-    fields = [field.strip() for field in spec.split(",")]
-    if not fields[-1]:
-        fields.pop()
+    fields = [field.strip() for field in spec.rstrip().removesuffix(",").split(",")]
     entries = [_Entry(f"{spec!r}: name {n}", field) for n, field in enumerate(fields, 1)]
     return Vocabulary("inline", _checked(entries, naming, repr(spec)), source="inline")
 
@@ -254,24 +240,19 @@ def _parse_json(path: Path, text: str, naming: Naming) -> Vocabulary:
     about: Mapping[str, object] = content if isinstance(content, dict) else {}
     rows = about.get("categories") if about else content
     if not isinstance(rows, list):
-        raise VocabularyError(
-            f'{path}: expected a list of names, or {{"categories": [{{"name": ...}}, ...]}}'
-        )
-    start = max(text.find('"categories"'), 0)
+        raise VocabularyError(f"{path}: expected a list of names, or one under 'categories'")
     pattern = _JSON_STRING if rows and isinstance(rows[0], str) else _JSON_NAME
+    found = pattern.finditer(text, max(text.find('"categories"'), 0))
     breaks = [match.start() for match in re.finditer("\n", text)]
-    lines = [bisect_left(breaks, match.start()) + 1 for match in pattern.finditer(text, start)]
+    lines = [bisect_left(breaks, match.start()) + 1 for match in found]
     lines += [1] * len(rows)  # a row without a name: refused below, the number is in the message
     entries = [
         _json_entry(f"{path}:{line} (category {number})", row)
         for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1)
     ]
-    return Vocabulary(
-        name=path.stem,
-        categories=_checked(entries, naming, str(path)),
-        source=str(about.get("source", path.name)),
-        licence=str(about.get("licence", "")),
-    )
+    categories = _checked(entries, naming, str(path))
+    source, licence = str(about.get("source", path.name)), str(about.get("licence", ""))
+    return Vocabulary(path.stem, categories, source, licence)
 
 
 def _json_entry(place: str, row: object) -> _Entry:
@@ -290,32 +271,27 @@ def _json_entry(place: str, row: object) -> _Entry:
             raise VocabularyError(f"{place}: {key} must be a list of names, found {names!r:.80}")
         lists[key] = tuple(names)
     frequency, reference = str(fields.get("frequency", "")), str(fields.get("reference", ""))
-    return _Entry(
-        place, fields["name"], lists["synonyms"], number, frequency, base, lists["text_names"],
-        reference,
-    )  # fmt: skip
+    synonyms, texts = lists["synonyms"], lists["text_names"]
+    return _Entry(place, fields["name"], synonyms, number, frequency, base, texts, reference)
 
 
 def _checked(entries: Sequence[_Entry], naming: Naming, where: str) -> tuple[Category, ...]:
     if not entries:
         raise VocabularyError(f"{where}: no category in it; give one name a line")
-    with_id = sum(entry.id is not None for entry in entries)
-    if with_id not in {0, len(entries)}:
-        first = next(entry for entry in entries if entry.id is None)
-        raise VocabularyError(f"{first.place}: no id, but other categories have one")
+    without_id = [entry.place for entry in entries if entry.id is None]
+    if 0 < len(without_id) < len(entries):
+        raise VocabularyError(f"{without_id[0]}: no id, but other categories have one")
     places: dict[str, str] = {}
     categories = []
     for number, entry in enumerate(entries, 1):
         if not all(name.strip() for name in (entry.name, *entry.synonyms, *entry.text_names)):
             raise VocabularyError(f"{entry.place}: empty name; write a name or drop the comma")
         identity = number if entry.id is None else entry.id
-        for key, what in ((f"name {normalize_name(entry.name)}", f"{entry.name!r}"),
+        for key, what in (("name " + normalize_name(entry.name), repr(entry.name)),
                           (f"id {identity}", f"id {identity}")):  # fmt: skip
-            if key in places:
-                raise VocabularyError(
-                    f"{entry.place}: {what} again; it already stands at {places[key]}"
-                )
-            places[key] = entry.place
+            first_place = places.setdefault(key, entry.place)
+            if first_place is not entry.place:
+                raise VocabularyError(f"{entry.place}: {what} again, first at {first_place}")
         synonyms = entry.names_for(naming)
         categories.append(Category(identity, entry.name, synonyms, entry.frequency, entry.base))
     return tuple(categories)

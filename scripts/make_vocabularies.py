@@ -192,7 +192,7 @@ def in21k() -> list[Row]:
         row: Row = {"id": number, "name": name, "synset": synset}
         texts = [normalize_name(lemma) for lemma in own[synset]]
         if whole[normalize_name(lemmas[synset])] > 1:  # only the meaning can tell these apart
-            meaning = normalize_name(re.split(r"[;(]", definitions[synset])[0]).split()
+            meaning = normalize_name(re.sub(r"\([^)]*\)|;.*", "", definitions[synset])).split()
             texts = [f"{texts[0]}, {' '.join(meaning[:12])}"]
         if texts != list(clean_names(name)):
             row["text_names"] = list(dict.fromkeys(texts))

@@ -82,7 +82,7 @@ class MiniLmTextEncoder:
     """Names to centered sentence vectors; shipped vectors first, then MiniLM if installed."""
 
     text_tower = "minilm-l6"
-    default_templates = PLAIN_TEMPLATES
+    default_templates: tuple[str, ...] = PLAIN_TEMPLATES
 
     def __init__(self, *, name_vectors: NameVectors, device: torch.device) -> None:
         self.name_vectors = name_vectors
@@ -188,7 +188,7 @@ class MiniLm(nn.Module):
         """(n, L) int64 token ids of one length -> (n, 384) float32, L2-normalized."""
         positions = torch.arange(token_ids.shape[1], device=token_ids.device)
         tokens = self.embeddings["word_embeddings"](token_ids)
-        tokens = tokens + self.embeddings["token_type_embeddings"].weight[0]
+        tokens = tokens + self.embeddings["token_type_embeddings"](torch.zeros_like(positions))
         tokens = self.norm(tokens + self.embeddings["position_embeddings"](positions))
         for layer in self.layers:
             tokens = layer(tokens)
@@ -227,9 +227,10 @@ class MiniLmLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, L, 384) -> (n, L, 384)."""
         query, key, value = (
-            part(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            part(tokens).reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )  # n x N_heads x L x C_per_head
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = self.attention_norm(tokens + self.attention_out(attended))
-        return self.mlp_norm(tokens + self.mlp_out(F.gelu(self.mlp_in(tokens))))
+        mixed: Tensor = self.mlp_norm(tokens + self.mlp_out(F.gelu(self.mlp_in(tokens))))
+        return mixed

@@ -70,7 +70,7 @@ def average_templates(
     """
     texts = [template.replace("{}", name) for name in names for template in templates]
     encoded = F.normalize(encode_texts(texts).float(), dim=-1)
-    averaged = encoded.unflatten(0, (len(names), len(templates))).mean(dim=1)
+    averaged = encoded.reshape(len(names), len(templates), -1).mean(dim=1)
     return F.normalize(averaged, dim=-1)
 
 
@@ -83,7 +83,7 @@ class ClipTextEncoder(nn.Module):
     """
 
     text_tower = "clip-rn50x16"
-    default_templates = VILD_TEMPLATES
+    default_templates: tuple[str, ...] = VILD_TEMPLATES
 
     def __init__(
         self,
@@ -98,9 +98,7 @@ class ClipTextEncoder(nn.Module):
         self.weights_sha256 = ""
         self.token_embedding = nn.Embedding(num_tokens, embed_dim)
         self.positional_embedding = nn.Parameter(torch.zeros(context_length, embed_dim))
-        self.transformer = nn.ModuleDict(
-            {"resblocks": nn.ModuleList(TextBlock(embed_dim=embed_dim) for _ in range(depth))}
-        )
+        self.transformer = TextTransformer(embed_dim=embed_dim, depth=depth)
         self.ln_final = nn.LayerNorm(embed_dim)
         self.text_projection = nn.Parameter(torch.zeros(embed_dim, text_dim))
 
@@ -109,11 +107,10 @@ class ClipTextEncoder(nn.Module):
         ends = token_ids.argmax(dim=-1)  # end-of-text has the largest id
         token_ids = token_ids[:, : int(ends.max()) + 1]
         tokens = self.token_embedding(token_ids)  # n x L x C
-        tokens = tokens + self.positional_embedding[: token_ids.shape[1]]
-        for block in self.transformer["resblocks"]:
-            tokens = block(tokens)
+        tokens = self.transformer(tokens + self.positional_embedding[: token_ids.shape[1]])
         rows = torch.arange(len(tokens), device=tokens.device)
-        return self.ln_final(tokens[rows, ends]) @ self.text_projection
+        features: Tensor = self.ln_final(tokens[rows, ends]) @ self.text_projection
+        return features
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (n, 77) int64 CLIP token ids on the tower's device.
@@ -143,13 +140,28 @@ class ClipTextEncoder(nn.Module):
         encoded = torch.empty(
             len(texts), self.text_projection.shape[1], device=self.text_projection.device
         )
-        for rows in order.split(texts_per_batch):
+        for start in range(0, len(texts), texts_per_batch):
+            rows = order[start : start + texts_per_batch]
             encoded[rows] = self(token_ids[rows]).float()
         return encoded
 
     def encode_names(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """n names in every pattern -> (n, D) float32, L2-normalized mean over the patterns."""
         return average_templates(self.encode_texts, names, templates)
+
+
+class TextTransformer(nn.Module):
+    """A stack of blocks."""
+
+    def __init__(self, *, embed_dim: int, depth: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(TextBlock(embed_dim=embed_dim) for _ in range(depth))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, L, C) -> (n, L, C)."""
+        for block in self.resblocks:
+            tokens = block(tokens)
+        return tokens
 
 
 class TextBlock(nn.Module):
@@ -172,7 +184,8 @@ class TextBlock(nn.Module):
         tokens = tokens + self.attn(self.ln_1(tokens))
         hidden = self.mlp["c_fc"](self.ln_2(tokens))
         hidden = hidden * torch.sigmoid(1.702 * hidden)  # QuickGELU: not the exact GELU
-        return tokens + self.mlp["c_proj"](hidden)
+        mixed: Tensor = tokens + self.mlp["c_proj"](hidden)
+        return mixed
 
 
 class TextAttention(nn.Module):
@@ -188,11 +201,12 @@ class TextAttention(nn.Module):
         """(n, L, C) -> (n, L, C)."""
         projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         query, key, value = (
-            part.unflatten(-1, (-1, CHANNELS_PER_HEAD)).transpose(1, 2)
+            part.reshape(*part.shape[:2], -1, CHANNELS_PER_HEAD).transpose(1, 2)
             for part in projected.chunk(3, dim=-1)
         )  # n x N_heads x L x C_per_head
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        joined: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return joined
 
 
 def build_clip_text_encoder(
