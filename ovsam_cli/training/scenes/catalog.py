@@ -1,9 +1,9 @@
 """The 3D models of Debian's sweethome3d-furniture: where they are, what they are called, how big.
 
-The package holds five `.sh3f` files; each is a zip of a catalog (`PluginFurnitureCatalog.properties`)
-and OBJ models with their textures. `models.tsv` beside this module gives each catalog name the name
-used in training and the place where such a thing stands; names that it lacks are not used (switches,
-parking marks, composites such as "plate, glass and cutlery").
+The package holds five `.sh3f` files; each is a zip of a `PluginFurnitureCatalog.properties` and of
+OBJ models with their textures. `models.tsv` beside this module gives each catalog name the name
+used in training and the place where such a thing stands; names that it lacks are not used
+(switches, parking marks, composites such as "plate, glass and cutlery").
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def _build_model(
     obj_path = library / entry["model"].lstrip("/")
     size = (float(entry["width"]), float(entry["depth"]), float(entry["height"]))
     # An umbrella is a hand's or a garden's, a bench a room's or a park's: size tells them apart.
-    if place == "top" and max(size) > 130 or place == "street" and max(size) < 30:
+    if max(size) > 130 if place == "top" else place == "street" and max(size) < 30:
         return None
     if not obj_path.is_file() or obj_path.stat().st_size > MAX_OBJ_BYTES:
         return None
@@ -186,9 +186,10 @@ def _has_textures(obj_path: Path) -> bool:
         for line in material_path.read_text(encoding="latin-1").splitlines():
             words = line.split(maxsplit=1)
             if len(words) == 2 and words[0].lower().startswith("map_"):
-                if not (obj_path.parent / words[1].strip().split(" ")[-1]).is_file() and not (
-                    obj_path.parent / words[1].strip()
-                ).is_file():
+                if (
+                    not (obj_path.parent / words[1].strip().split(" ")[-1]).is_file()
+                    and not (obj_path.parent / words[1].strip()).is_file()
+                ):
                     return False
     return True
 

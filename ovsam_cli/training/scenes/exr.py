@@ -16,13 +16,14 @@ from ovsam_cli.errors import InputError
 
 MAGIC = 20000630
 _MULTI_PART_FLAG = 0x1000
-_DTYPES = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
+Dtype = np.dtype[np.uint32] | np.dtype[np.float16] | np.dtype[np.float32]
+_DTYPES: dict[int, Dtype] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     name: str
-    channels: tuple[tuple[str, np.dtype], ...]  # in file order, which is alphabetical
+    channels: tuple[tuple[str, Dtype], ...]  # in file order, which is alphabetical
     width: int
     height: int
     top: int
@@ -74,7 +75,7 @@ def _read_headers(data: bytes, is_multi_part: bool) -> tuple[list[_Part], int]:
 
 def _parse_part(attributes: dict[str, bytes]) -> _Part:
     left, top, right, bottom = struct.unpack("<4i", attributes["dataWindow"])
-    channels: list[tuple[str, np.dtype]] = []
+    channels: list[tuple[str, Dtype]] = []
     listing, offset = attributes["channels"], 0
     while listing[offset] != 0:
         name, offset = _read_string(listing, offset)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from ovsam_cli.training.scenes.catalog import FurnitureModel
 
@@ -43,12 +44,14 @@ class Placement:
     yaw: float
     size: tuple[float, float, float]
 
-    def corners(self, margin: float = 0.0) -> np.ndarray:
+    def corners(self, margin: float = 0.0) -> npt.NDArray[np.float64]:
         """(4, 2) corners of the footprint, grown by `margin` meters."""
         half_w, half_d = self.size[0] / 2 + margin, self.size[1] / 2 + margin
         cos, sin = math.cos(self.yaw), math.sin(self.yaw)
-        local = np.array([(-half_w, -half_d), (half_w, -half_d), (half_w, half_d), (-half_w, half_d)])
-        return local @ np.array([(cos, sin), (-sin, cos)]) + (self.x, self.y)
+        signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+        local = signs * (half_w, half_d)
+        turned = local @ np.array([(cos, sin), (-sin, cos)])
+        return np.asarray(turned + np.array((self.x, self.y)), dtype=np.float64)
 
 
 def overlaps(first: Placement, second: Placement, margin: float = 0.0) -> bool:
@@ -113,9 +116,7 @@ class Stage:
         """A placement of natural size with a little jitter; not yet part of the stage."""
         scale = float(self.rng.uniform(0.92, 1.08))
         width, depth, height = model.size
-        return Placement(
-            model, x, y, z, yaw, (width * scale, depth * scale, height * scale)
-        )
+        return Placement(model, x, y, z, yaw, (width * scale, depth * scale, height * scale))
 
     def try_add(self, placement: Placement, margin: float = 0.02) -> bool:
         """Add a placement unless it overlaps another, leaves the bounds or looms at the lens."""

@@ -50,7 +50,8 @@ def _finish(albedo: npt.NDArray[np.floating], rng: np.random.Generator) -> Float
     # Every real surface has dirt (slow) and grain (fast).
     stain = 1 + rng.uniform(0.02, 0.08) * spectral_noise(rng, 1.6)
     grain = 1 + rng.uniform(0.01, 0.05) * spectral_noise(rng, 0.3)
-    return np.clip(albedo * (stain * grain)[..., None], 0.02, 0.97).astype(np.float32)
+    dirty = np.clip(albedo * (stain * grain)[..., None], 0.02, 0.97)
+    return np.asarray(dirty, dtype=np.float32)
 
 
 def plaster(rng: np.random.Generator) -> FloatArray:

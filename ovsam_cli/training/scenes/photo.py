@@ -40,8 +40,8 @@ def develop(radiance: FloatArray, rng: np.random.Generator) -> Uint8Array:
     picture = Image.fromarray((srgb * 255).astype(np.uint8))
     picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.9))))
     noisy = np.asarray(picture, dtype=np.float32)
-    noisy = noisy + rng.normal(0, float(rng.uniform(0.5, 6.0)), noisy.shape)
-    return noisy.clip(0, 255).astype(np.uint8)
+    noise = rng.normal(0, float(rng.uniform(0.5, 6.0)), noisy.shape)
+    return (noisy + noise).clip(0, 255).astype(np.uint8)
 
 
 def encode_jpeg(picture: Uint8Array, rng: np.random.Generator) -> bytes:

@@ -88,13 +88,12 @@ def _render_scene(
     kind = choose_kind(rng)
     stage = arrange(kind, models, rng)
     studio = Studio(stage, PICTURE_HW, SAMPLES)
-    studio.build_surroundings()
+    studio.build_scenery()
     studio.build_placements()
     far = {"room": 4.5, "table": 2.5, "outdoor": 7.0}[kind]
     wanted = int(rng.integers(4, 14) if kind == "outdoor" else rng.integers(15, 40))
     drop_small(stage, studio.probe, wanted, far)
     studio.build_placements()
-    studio.build_light()
     with tempfile.TemporaryDirectory(prefix="ovsam-scene-") as folder:
         path = Path(folder) / "scene.exr"
         studio.render(path)
@@ -104,9 +103,7 @@ def _render_scene(
     return radiance, ids, stage, rng
 
 
-def _find(
-    channels: dict[str, npt.NDArray[np.float32]], *endings: str
-) -> npt.NDArray[np.float32]:
+def _find(channels: dict[str, npt.NDArray[np.float32]], *endings: str) -> npt.NDArray[np.float32]:
     for name, values in channels.items():
         if name.endswith(endings):
             return values
