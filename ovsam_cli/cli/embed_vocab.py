@@ -38,7 +38,7 @@ def embed_vocab(
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: NAME.MODEL.safetensors here.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, mps.")] = "cpu",
+    devices: Annotated[str, typer.Option(help="auto, cpu, mps, cuda, cuda:0.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Encode the names of a vocabulary; names encoded before come from the cache."""
@@ -51,20 +51,19 @@ def embed_vocab(
         target = out or Path(f"{names.name}.{Path(model).stem}.safetensors")
         if target.suffix != ".safetensors" or not target.parent.is_dir():
             raise InputError(f"{target}: --out must be a .safetensors file in a folder that exists")
-        console.result(_embed(console, names, model, templates, device, target))
+        console.result(_embed(console, names, model, templates, devices, target))
 
 
 def _embed(
-    console: Console, names: Vocabulary, model: str, templates: str, device: str, target: Path
+    console: Console, names: Vocabulary, model: str, templates: str, devices: str, target: Path
 ) -> str:
     """Encode and write; returns the line for stdout."""
-    import torch
-
+    from ovsam_cli.labelling.device import choose_device
     from ovsam_cli.labelling.text_embeddings import build_text_embeddings, text_cache_dir
     from ovsam_cli.model.text_towers import load_text_tower
 
     patterns = _read_patterns(templates)
-    encoder = load_text_tower(model, device=torch.device(device), on_message=console.say)
+    encoder = load_text_tower(model, device=choose_device(devices), on_message=console.say)
     started = time.monotonic()
     embeddings = build_text_embeddings(
         names,
