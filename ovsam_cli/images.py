@@ -137,7 +137,7 @@ def _walk(base: str, relative: str, walked: set[tuple[int, int]]) -> Iterator[st
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(base, name, walked)
-        elif _has_image_suffix(entry.name) and not entry.is_dir():
+        elif _has_image_suffix(entry.name) and not os.path.isdir(entry.path):
             yield name
 
 

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from ovsam_cli.outlines import MaskPolygons, remove_small_regions, trace_outlines
 from ovsam_cli.raster import build_bilinear_matrix
+from ovsam_cli.run_lengths import parse_counts
 from ovsam_cli.structures import BoolArray, FloatArray, ImageGeometry, IntArray, Rle
 
 __all__ = [
@@ -66,9 +67,17 @@ def encode_mask(mask: BoolArray) -> Rle:
 
 
 def decode_mask(segmentation: Rle) -> BoolArray:
-    """Decode to (H, W) bool."""
-    decoded: BoolArray = coco_mask.decode(segmentation).view(np.bool_)
-    return decoded
+    """Decode to (H, W) bool, Fortran-ordered as the runs are.
+
+    Raises:
+        ValueError: the runs do not fill the mask's size.
+    """
+    height, width = segmentation["size"]
+    runs = parse_counts(segmentation["counts"])
+    if runs.min(initial=0) < 0 or runs.sum() != height * width:
+        raise ValueError(f"mask runs do not fill {height} x {width} pixels")
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
+    return columns.T
 
 
 def _plain(found: dict[str, object]) -> Rle:

@@ -1,7 +1,8 @@
 """COCO's run-length strings, read and written without pycocotools.
 
 A mask prompt comes from a user's file: pycocotools does not check that its runs fill the image,
-so they are counted here before anything decodes them. The string has one number after another,
+so they are counted here before anything decodes them. (Its `decode` also relies on a protocol
+that numpy 2 deprecates.) The string has one number after another,
 five bits a character from the lowest, 0x20 set while more follow, the top bit of the last as the
 sign, offset 48; from the fourth number on it is the difference to the one before the last.
 """
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ovsam_cli.structures import Rle
+import numpy as np
+
+from ovsam_cli.structures import IntArray, Rle
 
 _OFFSET, _MORE, _SIGN = 48, 0x20, 0x10
+_MAX_CHARACTERS = 10  # 49 bits, far more pixels than any image has
 
 
 def read_segmentation(value: object) -> Rle:
@@ -29,41 +33,44 @@ def read_segmentation(value: object) -> Rle:
     if isinstance(counts, str):
         runs = parse_counts(counts)
     elif isinstance(counts, list) and all(type(run) is int for run in counts):
-        runs, counts = counts, format_counts(counts)
+        counts = format_counts(counts)
+        runs = parse_counts(counts)
     else:
         raise ValueError("mask counts are neither a string nor a list of integers")
-    if min(runs, default=-1) < 0 or sum(runs) != size[0] * size[1]:
+    if runs.min(initial=0) < 0 or runs.sum() != size[0] * size[1] or min(size) < 1:
         raise ValueError(f"mask runs do not fill its size {size[0]} x {size[1]}")
     return Rle(size=size, counts=counts)
 
 
 def count_mask_pixels(segmentation: Rle) -> int:
     """Foreground pixels of a checked RLE: every second run."""
-    return sum(parse_counts(segmentation["counts"])[1::2])
+    return int(parse_counts(segmentation["counts"])[1::2].sum())
 
 
-def parse_counts(text: str) -> list[int]:
-    """Run lengths, background first.
+def parse_counts(text: str) -> IntArray:
+    """(R,) int64 run lengths, background first.
 
     Raises:
-        ValueError: a character outside the code, or an unfinished number.
+        ValueError: a character outside the code, or a broken number.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - _OFFSET
-        if not 0 <= code < 2 * _MORE:
-            raise ValueError(f"mask counts hold {character!r}, which no RLE has")
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if code & _MORE:
-            continue
-        if code & _SIGN:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("mask counts end within a number")
+    try:
+        codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - _OFFSET
+    except UnicodeEncodeError as error:
+        raise ValueError("mask counts hold characters that no RLE has") from error
+    if not codes.size:
+        return codes
+    if codes.min() < 0 or codes.max() >= 2 * _MORE:
+        raise ValueError("mask counts hold characters that no RLE has")
+    ends = np.flatnonzero(codes & _MORE == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if not ends.size or ends[-1] != len(codes) - 1 or lengths.max() > _MAX_CHARACTERS:
+        raise ValueError("mask counts end within a number or hold one too large")
+    shift = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    runs: IntArray = np.add.reduceat((codes & 0x1F) << shift, starts)
+    runs -= np.where(codes[ends] & _SIGN, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
     return runs
 
 
