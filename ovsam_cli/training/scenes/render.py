@@ -27,7 +27,7 @@ from ovsam_cli.training.scenes.sidecars import (
     write_sidecar,
 )
 
-PICTURE_HW = (360, 480)
+PICTURE_HW = (336, 448)
 SAMPLES = 4  # a pixel, before denoising
 MIN_AREA = 64  # pixels; less is not worth a prompt
 MIN_SIDE = 4  # pixels of the mask's box

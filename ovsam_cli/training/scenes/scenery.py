@@ -150,6 +150,8 @@ class Scenery:
         shader = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
         links.new(picture.outputs["Color"], shader.inputs["Base Color"])
         shader.inputs["Roughness"].default_value = float(roughness)
+        if roughness > 0.5:
+            make_matte(material, picture.outputs["Color"])
         return material
 
     def _image(self, albedo: materials.FloatArray, *, is_linear: bool) -> "bpy.types.Image":
@@ -178,3 +180,12 @@ class Scenery:
         plane = self.bpy.data.objects.new("plane", mesh)
         self.bpy.context.scene.collection.objects.link(plane)
         return plane
+
+
+def make_matte(material: "bpy.types.Material", color: "bpy.types.NodeSocket") -> None:
+    """Let a plain diffuse shader take the place of the general one, which costs far more."""
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    matte = nodes.new("ShaderNodeBsdfDiffuse")
+    output = next(node for node in nodes if node.type == "OUTPUT_MATERIAL")
+    links.new(color, matte.inputs["Color"])
+    links.new(matte.outputs["BSDF"], output.inputs["Surface"])
