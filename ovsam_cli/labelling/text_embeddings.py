@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ovsam_cli.model.text_encoder import TextEncoder
 
 FILE_FORMAT = "ovsam-text-embeddings-1"
+ARRAY_KEY, ABOUT_KEY = "text_embeddings", "ovsam_text"
 TEXTS_PER_PART = 4096  # encoded between two writes to the cache: about a minute on two cores
 NORM_TOLERANCE = 1e-3
 
@@ -84,14 +85,16 @@ class TextEmbeddings:
         """
         about = {
             "format": FILE_FORMAT,
-            "names": json.dumps(self.names),
+            "names": self.names,
             "text_hash": self.text_hash,
             "text_tower": self.text_tower,
             "weights_sha256": self.weights_sha256,
-            "templates": json.dumps(self.templates),
+            "templates": self.templates,
         }
         with write_whole_file(path) as file:
-            file.write(to_safetensors({"text_embeddings": self.array}, about))
+            # One entry only: safetensors writes several in random order, so that equal
+            # embeddings would give unequal files.
+            file.write(to_safetensors({ARRAY_KEY: self.array}, {ABOUT_KEY: json.dumps(about)}))
 
 
 def build_text_embeddings(
@@ -153,16 +156,16 @@ def read_text_embeddings(path: Path, vocabulary: Vocabulary) -> TextEmbeddings:
         return _read_official(path, vocabulary)
     try:
         with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(ABOUT_KEY, "{}"))
             if about.get("format") != FILE_FORMAT:
                 raise VocabularyError(f"{path}: not written by: ovsam embed-vocab")
             return TextEmbeddings(
-                array=file.get_tensor("text_embeddings"),
-                names=tuple(json.loads(about["names"])),
+                array=file.get_tensor(ARRAY_KEY),
+                names=tuple(about["names"]),
                 text_hash=about["text_hash"],
                 text_tower=about["text_tower"],
                 weights_sha256=about["weights_sha256"],
-                templates=tuple(json.loads(about["templates"])),
+                templates=tuple(about["templates"]),
             )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise VocabularyError(

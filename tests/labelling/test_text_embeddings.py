@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from ovsam_cli.errors import VocabularyError
@@ -115,6 +116,16 @@ def test_file_round_trip(vocabulary: Vocabulary, tmp_path: Path) -> None:
         built.names, built.text_hash, built.templates,
     )  # fmt: skip
     read.check_fits(vocabulary, text_tower="fake", text_dim=8, where="e")
+    built.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "e.safetensors"
+    ).read_bytes()
+
+
+def test_foreign_safetensors_file(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(VocabularyError, match="not written by: ovsam embed-vocab"):
+        read_text_embeddings(tmp_path / "x.safetensors", vocabulary)
 
 
 @pytest.mark.parametrize(
