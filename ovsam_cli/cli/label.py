@@ -74,6 +74,13 @@ def label(
             rich_help_panel=NAMES,
         ),
     ] = None,
+    text_embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of `ovsam embed-vocab`, or official class embeddings; default: made here.",
+            rich_help_panel=NAMES,
+        ),
+    ] = None,
     min_score: Annotated[
         float, typer.Option(min=0, max=1, help="Lowest score of a name.", rich_help_panel=NAMES)
     ] = 0.0,
@@ -96,9 +103,7 @@ def label(
             rich_help_panel=NAMES,
         ),
     ] = None,
-    masks: Annotated[
-        MaskFormat, typer.Option(help="Mask format.", rich_help_panel=FILES)
-    ] = "rle",
+    masks: Annotated[MaskFormat, typer.Option(help="Mask format.", rich_help_panel=FILES)] = "rle",
     exif: Annotated[
         ExifRule, typer.Option(help="Turn photos upright by their tag.", rich_help_panel=FILES)
     ] = "apply",
@@ -145,6 +150,7 @@ def label(
             out=out,
             model=model,
             devices=devices,
+            text_embeddings=text_embeddings,
             base_names=base_names,
             restart=restart,
             overwrite=overwrite,

@@ -10,10 +10,16 @@ from ovsam_cli.labelling.device import choose_device, choose_dtype
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.pipeline import Labeller
 from ovsam_cli.labelling.plan import RunPlan
-from ovsam_cli.labelling.text_embeddings import build_text_embeddings, text_cache_dir
-from ovsam_cli.model.checkpoint import LoadedModel, load_model, load_text_encoder
+from ovsam_cli.labelling.text_embeddings import (
+    TextEmbeddings,
+    build_text_embeddings,
+    read_text_embeddings,
+    text_cache_dir,
+)
+from ovsam_cli.model.checkpoint import LoadedModel, load_model
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.vocabulary import Vocabulary, resolve_trained_names
 
 
@@ -31,10 +37,7 @@ def build_labeller(
     device = choose_device(request.devices)
     loaded = load_model(request.model, device=device, on_message=on_message)
     config = loaded.config
-    encoder = load_text_encoder(loaded, device=device)
-    text_embeddings = build_text_embeddings(
-        plan.vocabulary, encoder, cache_dir=text_cache_dir()
-    )
+    text_embeddings = _embed_names(plan, config, device, on_message)
     trained = config.trained_on
     if plan.base_vocabulary is not None:
         trained = plan.base_vocabulary.text_names
@@ -42,12 +45,35 @@ def build_labeller(
         model=loaded.model,
         vocabulary=plan.vocabulary,
         text_embeddings=torch.from_numpy(text_embeddings.array).to(device),
+        text_hash=text_embeddings.text_hash,
         fusion=_build_fusion(request.options, config, plan.vocabulary, trained, device),
         options=request.options,
         unknown_category_id=_unknown_id(request.options, plan.vocabulary),
         device=device,
         dtype=choose_dtype(request.options.dtype, device),
     )
+
+
+def _embed_names(
+    plan: RunPlan,
+    config: OVSAMConfig,
+    device: torch.device,
+    on_message: Callable[[str], None],
+) -> TextEmbeddings:
+    """The vocabulary's text embeddings: read from the file given, else built and cached."""
+    request = plan.request
+    if request.text_embeddings is not None:
+        path = request.text_embeddings
+        embeddings = read_text_embeddings(path, plan.vocabulary)
+        embeddings.check_fits(
+            plan.vocabulary,
+            text_tower=config.text_tower,
+            text_dim=config.text_dim,
+            where=str(path),
+        )
+        return embeddings
+    encoder = load_text_tower(request.model, device=device, on_message=on_message)
+    return build_text_embeddings(plan.vocabulary, encoder, cache_dir=text_cache_dir())
 
 
 def _build_fusion(

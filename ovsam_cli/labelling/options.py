@@ -81,6 +81,8 @@ class LabelRequest:
         prompts: prompt file, or None for the grid.
         model: bundled or published name, file, or folder of official files.
         devices: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+        text_embeddings: file of `ovsam embed-vocab` or official class embeddings; None builds
+            what is missing.
         base_names: vocabulary of names seen in training; None takes the weights' own.
         restart: forget what this folder's run has done.
         overwrite: use a folder that holds other files.
@@ -93,6 +95,7 @@ class LabelRequest:
     prompts: str | None = None
     model: str = "rn50x16"
     devices: str = "auto"
+    text_embeddings: Path | None = None
     base_names: str | None = None
     restart: bool = False
     overwrite: bool = False

@@ -38,6 +38,7 @@ class Labeller:
         model: on `device`, in evaluation mode.
         vocabulary: the K names to choose from.
         text_embeddings: (K, S, D) float32 on `device`.
+        text_hash: of what they were made from.
         fusion: which recognition branches count.
         options: of the run.
         unknown_category_id: category of objects no name fits, or None.
@@ -47,6 +48,7 @@ class Labeller:
     model: OVSAM
     vocabulary: Vocabulary
     text_embeddings: Tensor
+    text_hash: str
     fusion: Fusion
     options: LabelOptions
     unknown_category_id: int | None
@@ -161,9 +163,7 @@ def _label_crop(
     return _name_masks(labeller, features, mask_logits, chosen, geometry)
 
 
-def _cut(
-    labeller: Labeller, image: PreparedImage, crop: Crop
-) -> tuple[FloatArray, ImageGeometry]:
+def _cut(labeller: Labeller, image: PreparedImage, crop: Crop) -> tuple[FloatArray, ImageGeometry]:
     """The crop as an image of its own; the whole image is prepared already."""
     if crop.layer == 0:
         return image.pixels, image.geometry

@@ -97,6 +97,7 @@ def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) ->
     }
     options["min_stability"] = plan.request.options.stability_cut
     options["dtype"] = str(labeller.dtype).removeprefix("torch.")
+    options["text_embeddings"] = labeller.text_hash
     options["base_names"] = plan.base_vocabulary.sha256() if plan.base_vocabulary else None
     return Fingerprint(
         weights_sha256=loaded.weights_sha256,

@@ -48,6 +48,10 @@ def label(ovsam: Ovsam, checkpoint: Path, photos: Path, prompt_file: Path) -> Ov
     return run
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def test_writes_coco_with_the_callers_ids(label: Ovsam, tmp_path: Path) -> None:
     result = label(tmp_path / "out", "--previews", "1")
     assert result.exit_code == 0, result.output
@@ -118,7 +122,7 @@ def test_a_bad_image_is_recorded_and_the_rest_labelled(
     (photos / "broken.jpg").write_bytes(b"<html>not found</html>")
     result = label(tmp_path / "out")
     assert result.exit_code == 3
-    rows = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").open()]
+    rows = [json.loads(line) for line in _lines(tmp_path / "out" / "errors.jsonl")]
     assert [row["file_name"] for row in rows if row["level"] == "error"] == ["broken.jpg"]
     assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["images"]) == 2
 
@@ -133,7 +137,7 @@ def test_unusable_prompts_are_listed(label: Ovsam, tmp_path: Path, photos: Path)
     result = label(tmp_path / "out", "--prompts", prompts)
     assert result.exit_code == 0, result.output
     assert "gone.jpg" in result.stderr
-    rows = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").open()]
+    rows = [json.loads(line) for line in _lines(tmp_path / "out" / "errors.jsonl")]
     assert len(rows) == 2 and all(row["file_name"] == "a.jpg" for row in rows)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["unmatched_prompts"] == [
         "gone.jpg"
