@@ -126,8 +126,12 @@ def label(
     """Segment and name every prompted object; run again to go on where a run stopped."""
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
-        from ovsam_cli.labelling.options import GridOptions, LabelOptions, LabelRequest
-        from ovsam_cli.labelling.options import parse_previews
+        from ovsam_cli.labelling.options import (
+            GridOptions,
+            LabelOptions,
+            LabelRequest,
+            parse_previews,
+        )
 
         options = LabelOptions(
             dtype=dtype,
