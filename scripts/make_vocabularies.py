@@ -83,7 +83,7 @@ def main() -> None:
         in21k(),
         "ImageNet-22k (fall 2011) synsets with WordNet lemmas (timm 1.0.31 "
         "data/_info); id = row + 1; repeated first lemmas are made distinct",
-        "WordNet 3.0 licence (lemmas); Apache-2.0 (timm)",
+        "WordNet 3.0 licence (WORDNET-LICENSE.txt); Apache-2.0 (timm)",
     )
     write(
         options.out,
