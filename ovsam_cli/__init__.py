@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ovsam_cli.errors import OvsamError
-    from ovsam_cli.labelling.pipeline import LabelOptions
+    from ovsam_cli.labelling.options import LabelOptions, LabelRequest
     from ovsam_cli.labelling.run import label_images
     from ovsam_cli.model.checkpoint import load_model
     from ovsam_cli.structures import Detections, Prompts
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Detections",
     "LabelOptions",
+    "LabelRequest",
     "OvsamError",
     "Prompts",
     "__version__",
@@ -31,7 +32,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     homes = {
         "Detections": "ovsam_cli.structures",
-        "LabelOptions": "ovsam_cli.labelling.pipeline",
+        "LabelOptions": "ovsam_cli.labelling.options",
+        "LabelRequest": "ovsam_cli.labelling.options",
         "OvsamError": "ovsam_cli.errors",
         "Prompts": "ovsam_cli.structures",
         "label_images": "ovsam_cli.labelling.run",

@@ -107,7 +107,7 @@ def one_line_errors(console: Console, *, how_to_resume: str = "") -> Iterator[No
         raise typer.Exit(exit_code_of(error)) from None
     except BrokenPipeError:
         # The reader of stdout has gone; silence the interpreter's own flush at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         raise typer.Exit(ExitCode.STOPPED) from None
     except KeyboardInterrupt as stop:
         number = stop.signal_number if isinstance(stop, Interrupted) else signal.SIGINT
@@ -149,8 +149,14 @@ def image_progress(
 
 def _progress_bar(total: int, already: int) -> Iterator[Callable[[ImageResult], None]]:
     from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("labelling"),

@@ -187,7 +187,7 @@ def _name_masks(
     size = labeller.options.prompts_per_batch
     chunks = [
         DecodedChunk(part, logits, classify(labeller, features, logits, part, [geometry]))
-        for part, logits in zip(prompts.split(size), mask_logits.split(size), strict=True)
+        for part, logits in zip(prompts.split(size), torch.split(mask_logits, size), strict=True)
     ]
     return _finish_image(labeller, chunks, 0, geometry)
 

@@ -23,8 +23,8 @@ class PixelFormat:
     """How a model wants its images: side in pixels, RGB mean and deviation (0..255 units)."""
 
     model_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
