@@ -103,7 +103,8 @@ def prepare_image(
         mean=pixel_format.mean,
         std=pixel_format.std,
     )
-    prompts, notices = None, ()
+    prompts: Prompts | None = None
+    notices: tuple[str, ...] = ()
     if find_prompts is not None:
         prompts, notices = find_prompts(record, geometry.original_hw)
     return PreparedImage(
