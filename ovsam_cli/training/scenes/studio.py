@@ -120,7 +120,9 @@ class Studio:
             _fit_mesh(imported.data, placement)
             imported.location = (placement.x, placement.y, placement.z)
             imported.rotation_euler = (0, 0, placement.yaw)
-        for material in set(bpy.data.materials) - materials_before:
+        # A set of Blender's things has no fixed order, and the order of draws must be fixed.
+        fresh = set(bpy.data.materials) - materials_before
+        for material in sorted(fresh, key=lambda material: material.name):
             _vary_material(material, self.rng)
 
     def probe(
