@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ovsam_cli.structures import IntArray
+
 Boxes = NDArray[np.float64]
 
 # What a place costs. One label on another is worse than anything else that can be had.
 LABEL_ON_LABEL = 50.0
 LABEL_ON_SMALLER_OBJECT = 4.0
+LABEL_ON_LARGER_OBJECT = 0.1
 NEXT_CHOICE = 0.05
 DETACHED = 1.5
 RING_DIRECTIONS = 16
@@ -27,6 +30,7 @@ class LabelRequest:
         box_xyxy: the object's box.
         top_xy, bottom_xy: the object's highest and lowest point.
         middle_xy: a point well inside the object.
+        left_x, right_x: where the object begins and ends at the height of that point.
         area: the object's size in pixels.
         size_wh: width and height of the label.
     """
@@ -35,6 +39,8 @@ class LabelRequest:
     top_xy: tuple[float, float]
     bottom_xy: tuple[float, float]
     middle_xy: tuple[float, float]
+    left_x: float
+    right_x: float
     area: float
     size_wh: tuple[float, float]
 
@@ -48,13 +54,14 @@ class PlacedLabel:
 
 
 def place_labels(
-    requests: Sequence[LabelRequest], frame_wh: tuple[int, int], gap: float
+    requests: Sequence[LabelRequest], frame_wh: tuple[int, int], owners: IntArray, gap: float
 ) -> list[PlacedLabel]:
     """Choose places one by one, smallest object first, because it has the fewest.
 
     Args:
         requests: the labels.
         frame_wh: width and height of the picture.
+        owners: (h, w) a small copy of the picture: the request whose object is seen there, or -1.
         gap: pixels between a label and its object.
 
     Returns:
@@ -62,7 +69,6 @@ def place_labels(
     """
     placed: dict[int, PlacedLabel] = {}
     taken = np.empty((0, 4))
-    boxes = np.array([request.box_xyxy for request in requests], float).reshape(-1, 4)
     areas = np.array([request.area for request in requests], float)
     for index in sorted(range(len(requests)), key=lambda index: areas[index]):
         request = requests[index]
@@ -71,10 +77,9 @@ def place_labels(
         size_wh = np.array(request.size_wh)
         corners = corners.clip(0, np.maximum(np.array(frame_wh) - size_wh, 0))
         candidates = np.concatenate([corners, corners + size_wh], axis=1)
-        size = width * height
-        costs = costs + LABEL_ON_LABEL * _covered(candidates, taken) / size
-        smaller = boxes[areas < request.area]
-        costs += LABEL_ON_SMALLER_OBJECT * _covered(candidates, smaller) / size
+        costs = costs + LABEL_ON_LABEL * _covered(candidates, taken) / (width * height)
+        cells = candidates / np.tile(frame_wh, 2) * np.tile(owners.shape[::-1], 2)
+        costs += [_price_ground(owners, cell, index, areas) for cell in cells]
         best = int(costs.argmin())
         xy = (int(corners[best, 0]), int(corners[best, 1]))
         placed[index] = PlacedLabel(xy, best >= num_near)
@@ -93,8 +98,8 @@ def _find_places(request: LabelRequest, gap: float) -> tuple[Boxes, NDArray[np.f
     near = [
         (top_x - width / 2, above),
         (bottom_x - width / 2, below),
-        (x1 + gap, middle_y - height / 2),
-        (x0 - width - gap, middle_y - height / 2),
+        (request.right_x + gap, middle_y - height / 2),
+        (request.left_x - width - gap, middle_y - height / 2),
         (x0, above),
         (x1 - width, above),
         (x0, below),
@@ -125,3 +130,18 @@ def _covered(candidates: Boxes, others: Boxes) -> NDArray[np.float64]:
     high = np.minimum(candidates[:, None, 2:], others[None, :, 2:])
     covered: NDArray[np.float64] = (high - low).clip(min=0).prod(axis=2).sum(axis=1)
     return covered
+
+
+def _price_ground(
+    owners: IntArray, cell_xyxy: Boxes, index: int, areas: NDArray[np.float64]
+) -> float:
+    """What a label of object `index` costs for the objects it hides, by the share it hides."""
+    x0, y0 = np.floor(cell_xyxy[:2]).astype(int)
+    x1, y1 = np.ceil(cell_xyxy[2:]).astype(int)
+    hidden = owners[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    others = hidden[(hidden >= 0) & (hidden != index)]
+    if not others.size:
+        return 0.0
+    is_smaller = areas[others] < areas[index]
+    price = np.where(is_smaller, LABEL_ON_SMALLER_OBJECT, LABEL_ON_LARGER_OBJECT).sum()
+    return float(price / hidden.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from ovsam_cli import masks
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.label_layout import LabelRequest, place_labels
 from ovsam_cli.outputs.prompt_marks import draw_prompts
-from ovsam_cli.structures import Detections, ImageResult
+from ovsam_cli.structures import Detections, ImageResult, IntArray
 
 MIN_LONG_SIDE, MAX_LONG_SIDE = 900, 1600  # of the picture, so that text is readable and small
 JPEG_QUALITY = 90
 GOLDEN_ANGLE = 0.381966  # of a full turn: consecutive hues are as far apart as can be
-FILL_OPACITY = 0.40
+FILL_OPACITY, LARGE_FILL_OPACITY = 0.42, 0.26  # a large object must not tint all of the picture
+LARGE_SHARE = 0.25
+OWNER_CELL = 4  # pixels a cell of the map that says which object is seen where
 HALO_OPACITY = 0.55  # of the dark line around each contour, which shows on any background
 SUPERSAMPLING = 2  # contours are drawn larger and shrunk, for smooth edges
 MAX_NAME_LENGTH = 28
@@ -38,10 +41,10 @@ class _Style:
     padding: int
 
     @staticmethod
-    def of(long_side: int, num_objects: int) -> _Style:
+    def of(size: tuple[int, int], num_objects: int) -> _Style:
         crowding = 1.0 if num_objects <= 25 else 0.85 if num_objects <= 60 else 0.7
-        font_size = max(11.0, long_side / 52 * crowding)
-        line = max(2, round(long_side / 500)) if num_objects <= 60 else 2
+        font_size = max(11.0, math.sqrt(size[0] * size[1]) / 44 * crowding)
+        line = 2 if num_objects > 60 else max(2, round(max(size) / 500))
         return _Style(line, ImageFont.load_default(font_size), max(2, round(font_size / 5)))
 
 
@@ -89,15 +92,19 @@ def draw_preview(rgb: RgbArray, result: ImageResult, names: Mapping[int, str]) -
     if found is None or not len(found):
         return image
     scale_xy = (image.width / rgb.shape[1], image.height / rgb.shape[0])
-    style = _Style.of(max(image.size), len(found))
+    style = _Style.of(image.size, len(found))
     colors = [object_color(index) for index in range(len(found))]
     pixels = np.asarray(image, np.float32).copy()
     shapes = [_cut_shape(found, row, image.size, style) for row in range(len(found))]
-    for row in np.argsort(-found.areas, kind="stable"):  # small objects lie on large ones
-        _paint_shape(pixels, shapes[row], colors[row], style.line)
+    order = np.argsort(-found.areas, kind="stable")  # small objects lie on large ones
+    for row in order:
+        is_large = found.areas[row] > LARGE_SHARE * rgb.shape[0] * rgb.shape[1]
+        opacity = LARGE_FILL_OPACITY if is_large else FILL_OPACITY
+        _paint_shape(pixels, shapes[row], colors[row], style.line, opacity)
     image = Image.fromarray(pixels.round().astype(np.uint8))
     draw_prompts(image, found.prompts, colors, scale_xy)
-    _draw_labels(image, found, shapes, names, style)
+    owners = _map_owners(shapes, order, image.size)
+    _draw_labels(image, _write_texts(found, names), shapes, owners, style)
     return image
 
 
@@ -140,7 +147,9 @@ def _cut_shape(found: Detections, row: int, size: tuple[int, int], style: _Style
     )
 
 
-def _paint_shape(pixels: NDArray[np.float32], shape: _Shape, color: Color, line: int) -> None:
+def _paint_shape(
+    pixels: NDArray[np.float32], shape: _Shape, color: Color, line: int, fill_opacity: float
+) -> None:
     """Blend the fill, the contour inside the mask's edge and the halo outside it."""
     mask = shape.mask
     # A box blur is 255 only where all neighbors are set, and 0 only where none is.
@@ -154,7 +163,7 @@ def _paint_shape(pixels: NDArray[np.float32], shape: _Shape, color: Color, line:
     height, width = inside.shape[:2]
     region = pixels[shape.top : shape.top + height, shape.left : shape.left + width]
     region *= 1 - HALO_OPACITY * (around - inside)
-    opacity = FILL_OPACITY * core + (inside - core)
+    opacity = fill_opacity * core + (inside - core)
     region += opacity * (np.array(color, np.float32) - region)
 
 
@@ -164,23 +173,32 @@ def _shrink(layer: Image.Image) -> NDArray[np.float32]:
     return coverage[:, :, None]
 
 
-def _draw_labels(
-    image: Image.Image,
-    found: Detections,
-    shapes: list[_Shape],
-    names: Mapping[int, str],
-    style: _Style,
-) -> None:
-    texts = [
+def _map_owners(shapes: list[_Shape], order: IntArray, size: tuple[int, int]) -> IntArray:
+    """(h, w) the object seen in each cell of the picture, or -1; see `place_labels`."""
+    owners = np.full((-(-size[1] // OWNER_CELL), -(-size[0] // OWNER_CELL)), -1, np.int64)
+    for row in order:
+        shape = shapes[row]
+        ys, xs = np.nonzero(np.asarray(shape.mask)[::SUPERSAMPLING, ::SUPERSAMPLING])
+        owners[(ys + shape.top) // OWNER_CELL, (xs + shape.left) // OWNER_CELL] = row
+    return owners
+
+
+def _write_texts(found: Detections, names: Mapping[int, str]) -> list[str]:
+    return [
         f"{_shorten(names.get(category_id, str(category_id)))} {score:.2f}"
         for category_id, score in zip(
             found.category_ids.tolist(), found.scores.tolist(), strict=True
         )
     ]
+
+
+def _draw_labels(
+    image: Image.Image, texts: list[str], shapes: list[_Shape], owners: IntArray, style: _Style
+) -> None:
     requests = [
         _request_label(shape, text, style) for shape, text in zip(shapes, texts, strict=True)
     ]
-    places = place_labels(requests, image.size, gap=style.line + 1)
+    places = place_labels(requests, image.size, owners, gap=style.line + 1)
     draw = ImageDraw.Draw(image)
     for row, place in enumerate(places):
         if place.is_detached:
@@ -215,11 +233,17 @@ def _request_label(shape: _Shape, text: str, style: _Style) -> LabelRequest:
     top_x, bottom_x = (
         shape.left + np.flatnonzero(mask[row]).mean() / SUPERSAMPLING for row in rows[[0, -1]]
     )
+    across = np.flatnonzero(mask[int((middle[1] - shape.top) * SUPERSAMPLING)])
+    left_x, right_x = (
+        shape.left + across[[0, -1]] / SUPERSAMPLING if across.size else (low[0], high[0])
+    )
     return LabelRequest(
         box_xyxy=(low[0], low[1], high[0], high[1]),
         top_xy=(top_x, low[1]),
         bottom_xy=(bottom_x, high[1]),
         middle_xy=(middle[0], middle[1]),
+        left_x=left_x,
+        right_x=right_x,
         area=float(mask.sum()) / SUPERSAMPLING**2,
         size_wh=size_wh,
     )
@@ -238,7 +262,9 @@ def _find_middle(mask: Image.Image) -> NDArray[np.float64]:
         left[1:-1, 1:-1] &= small[:-2, 1:-1] & small[2:, 1:-1] & small[1:-1, :-2] & small[1:-1, 2:]
     ys, xs = np.nonzero(small)
     nearest = np.hypot(ys - ys.mean(), xs - xs.mean()).argmin()
-    return (np.array([xs[nearest], ys[nearest]]) - 0.5) * factor
+    point = (np.array([xs[nearest], ys[nearest]]) - 0.5) * factor  # 0.5: center, without the pad
+    middle: NDArray[np.float64] = np.minimum(point, np.array(mask.size) - 1)
+    return middle
 
 
 def _shorten(name: str) -> str:
