@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from builders import photo
 from PIL import Image
+from small_model import write_photos, write_small_checkpoint
+from typer.testing import CliRunner, Result
+
+from ovsam_cli.cli.main import build_app
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +43,26 @@ def image_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small model with random weights."""
+    return write_small_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with `a.jpg` (60 x 80) and `more/b.png` (90 x 50)."""
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def ovsam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `ovsam` with these arguments in this process, with a cache of its own."""
+    monkeypatch.setenv("OVSAM_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+    return run

@@ -1,17 +1,13 @@
-"""A model of random weights in a real checkpoint file, and photos to label with it."""
+"""A model of random weights, small enough for every test, in a real checkpoint file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from ovsam_cli.cli.main import build_app
 from ovsam_cli.model.checkpoint import build_ovsam, save_weights
 from ovsam_cli.model.ovsam import OVSAMConfig
 
@@ -38,37 +34,21 @@ SMALL = OVSAMConfig(
     neck_heads=2,
     neck_window=4,
 )
-Ovsam = Callable[..., Result]
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small model's file; its masks have both sides, being random."""
+def write_small_checkpoint(path: Path) -> Path:
+    """Write the small model's weights; its masks have both sides, being random."""
     torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     model = build_ovsam(SMALL)
     save_weights(model.state_dict(), SMALL, path, license_notice="none")
     return path
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Two photos, one in a subfolder."""
-    folder = tmp_path / "photos"
+def write_photos(folder: Path) -> Path:
+    """Write `a.jpg` (60 x 80) and `more/b.png` (90 x 50), height x width."""
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(5)
     for name, hw in [("a.jpg", (60, 80)), ("more/b.png", (90, 50))]:
         pixels = rng.integers(0, 255, (*hw, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
     return folder
-
-
-@pytest.fixture
-def ovsam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ovsam:
-    """Run `ovsam` with these arguments in this process."""
-    monkeypatch.setenv("OVSAM_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
-
-    return run

@@ -1,0 +1,69 @@
+"""A run that stops in the middle and goes on gives the same file as one that does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ovsam_cli.errors import OutputError
+from ovsam_cli.labelling.options import LabelOptions, LabelRequest
+from ovsam_cli.labelling.plan import plan_run
+from ovsam_cli.labelling.run import label_images, open_run
+from ovsam_cli.structures import ImageResult
+
+
+@pytest.fixture
+def request_of(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> LabelRequest:
+    monkeypatch.setenv("OVSAM_CACHE", str(tmp_path / "cache"))
+    prompts = tmp_path / "prompts.json"
+    images = [
+        {"file_name": "a.jpg", "boxes": [[5, 5, 40, 50]]},
+        {"file_name": "more/b.png", "points": [[25, 45], [10, 10]]},
+    ]
+    prompts.write_text(json.dumps({"images": images}))
+    return LabelRequest(
+        images=(str(photos),),
+        vocabulary="cat, dog, zebra",
+        out=tmp_path / "out",
+        prompts=str(prompts),
+        model=str(checkpoint),
+        devices="cpu",
+        options=LabelOptions(top_k=2),
+    )
+
+
+def test_interrupted_run_gives_the_same_bytes(request_of: LabelRequest, tmp_path: Path) -> None:
+    label_images(request_of)
+    whole = (tmp_path / "out" / "annotations.json").read_bytes()
+    out = tmp_path / "interrupted"
+    again = LabelRequest(**{**_fields(request_of), "out": out})
+
+    def stop(result: ImageResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_images(again, on_image_done=stop)
+    assert not (out / "annotations.json").exists()
+    seen: list[str] = []
+    summary = label_images(again, on_image_done=lambda result: seen.append(result.record.file_name))
+    assert seen == ["more/b.png"]
+    assert summary.num_labelled_now == 1 and summary.num_images == 2
+    assert (out / "annotations.json").read_bytes() == whole
+
+
+def test_one_writer_a_folder(request_of: LabelRequest) -> None:
+    plan = plan_run(request_of)
+    with open_run(plan, on_message=lambda text: None):
+        pass
+    from ovsam_cli.labelling.run_folder import RunLock
+
+    with RunLock.acquire(request_of.out), pytest.raises(OutputError, match="another run"):
+        label_images(request_of)
+
+
+def _fields(request: LabelRequest) -> dict[str, object]:
+    return {name: getattr(request, name) for name in LabelRequest.__slots__}
