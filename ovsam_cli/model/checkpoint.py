@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ovsam_cli.errors import CheckpointError, OutputError
 from ovsam_cli.model.clip2sam import Fpn, RegionHead
 from ovsam_cli.model.clip_encoder import build_clip_trunk
 from ovsam_cli.model.hub import (
-    CLIP_FILE,
     DESCRIPTIONS,
     KNOWN_SHA256,
     download_model,
-    find_cached,
 )
 from ovsam_cli.model.mask_decoder import MaskDecoder, MaskPredictor, TwoWayTransformer
 from ovsam_cli.model.official_files import (
@@ -149,26 +146,6 @@ def load_model(
         name=weights.config.name,
         paths=weights.paths,
         license_notice=weights.license_notice,
-    )
-
-
-def read_text_weights(name_or_path: str, on_message: Messages = None) -> dict[str, Tensor]:
-    """CLIP's text tower under OpenAI's names, from a model's own files or the hub's cache.
-
-    Args:
-        name_or_path: as for `load_model`, or CLIP's own file.
-        on_message: told about ignored objects.
-
-    Raises:
-        CheckpointError: the files have no text tower and CLIP's are not on this machine.
-    """
-    paths = _find_paths(name_or_path, on_message)
-    for path in [*paths, find_cached(CLIP_FILE)]:
-        if path is not None and (found := read_official([path], on_message).text_weights):
-            return found
-    raise CheckpointError(
-        f"{name_or_path}: no CLIP text tower in it; put RN50x16.pt into its folder, or run "
-        f"`hf download {CLIP_FILE.repo_id} {CLIP_FILE.filename}`"
     )
 
 

@@ -106,6 +106,17 @@ def read_official(paths: Sequence[Path], on_message: Messages = None) -> Officia
     )
 
 
+def read_text_weights(path: Path, on_message: Messages = None) -> dict[str, Tensor]:
+    """CLIP's text tower under OpenAI's names, if the file has one; else empty.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    found = _iter_canonical(_without_wrapper(read_tensors(path, on_message)))
+    length = len(TEXT_PREFIX)
+    return {key[length:]: _widen(t) for key, t in found if key.startswith(TEXT_PREFIX)}
+
+
 def find_weight_files(folder: Path) -> list[Path]:
     """The weight files directly in a folder, sorted."""
     return sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)

@@ -68,7 +68,7 @@ class RelativeAttention(nn.Module):
         grid = q.reshape(batch, heads, num_rows, side, head_dim)
         bias_h = torch.einsum("bnywd,ykd->bnywk", grid, by_row)[..., :, None]
         bias_w = torch.einsum("bnywd,wkd->bnywk", grid, by_column)[..., None, :]
-        return (bias_h + bias_w).view(batch, heads, count, side * side)
+        return (bias_h + bias_w).reshape(batch, heads, count, side * side)
 
 
 class VitBlock(nn.Module):

@@ -75,7 +75,9 @@ def tensor_for(
 def class_embeddings() -> NDArray[np.float32]:
     """(50, 3, 768) unit rows; a class c has 1 + c % 3 prototypes of its own."""
     shape = (50, 3, 768)
-    values = (uniform_for("class_embedding.parity50", math.prod(shape)) * math.sqrt(3)).reshape(shape)
+    values = (uniform_for("class_embedding.parity50", math.prod(shape)) * math.sqrt(3)).reshape(
+        shape
+    )
     values /= np.linalg.norm(values, axis=-1, keepdims=True)
     for number, prototypes in enumerate(values):
         prototypes[1 + number % 3 :] = prototypes[0]
