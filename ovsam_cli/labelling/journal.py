@@ -193,8 +193,9 @@ class Journal:
         for part in sorted(self._part.parent.glob(PART_PATTERN)):
             end = self.index.read_part(part)
             if part == self._part:
-                file.truncate(end)
                 own_end = end
+                if part.stat().st_size > end:
+                    file.truncate(end)
         if is_new:
             sync_folder(self._part.parent)
         return file, own_end

@@ -32,6 +32,11 @@ def part_of(out: Path) -> Path:
     return out / ".ovsam" / "part-00000.jsonl"
 
 
+def write_part(out: Path, content: bytes) -> None:
+    part_of(out).unlink()  # a new file: cutting an old one short makes some file systems wait
+    part_of(out).write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "result",
     [make_result(1, 5), make_result(2, 0), make_result(3, 1, hw=(1, 1)), failed_result()],
@@ -102,7 +107,7 @@ def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_sync")
 def test_torn_at_every_byte_loses_only_the_torn_row(out):
-    results = [make_result(1, 0), failed_result(2), make_result(3, 0)]
+    results = [make_result(1, 1), failed_result(2), make_result(3, 0)]
     with Journal.open(out, FINGERPRINT) as journal:
         for result in results:
             journal.append(result)
@@ -110,12 +115,23 @@ def test_torn_at_every_byte_loses_only_the_torn_row(out):
     ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
     assert len(ends) == 3
     for cut in range(len(whole) + 1):
-        part_of(out).write_bytes(whole[:cut])
-        num_whole = sum(end <= cut for end in ends)
+        write_part(out, whole[:cut])
+        assert len(read_run(out)) == sum(end <= cut for end in ends)
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_run_goes_on_after_a_cut_at_every_byte_of_a_row(out):
+    with Journal.open(out, FINGERPRINT) as journal:
+        journal.append(make_result(1, 1))
+        journal.append(failed_result(2))
+    whole = part_of(out).read_bytes()
+    for cut in range(whole.index(b"\n"), len(whole)):
+        write_part(out, whole[:cut])
         with Journal.open(out, FINGERPRINT) as journal:
-            assert journal.num_recovered == num_whole
-            for result in results[num_whole:]:
-                journal.append(result)
+            assert journal.num_recovered == (cut > whole.index(b"\n"))
+            if not journal.num_recovered:
+                journal.append(make_result(1, 1))
+            journal.append(failed_result(2))
         assert part_of(out).read_bytes() == whole
 
 
@@ -128,7 +144,7 @@ def test_a_flipped_byte_costs_one_row_wherever_it_is(out):
     for place in range(0, len(whole), 13):
         damaged = bytearray(whole)
         damaged[place] ^= 0x41
-        part_of(out).write_bytes(bytes(damaged))
+        write_part(out, bytes(damaged))
         assert len(read_run(out)) in (1, 2)  # 1: a line's end became another character
         with Journal.open(out, FINGERPRINT) as journal:
             assert journal.num_recovered in (1, 2)
