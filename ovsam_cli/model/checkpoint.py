@@ -15,6 +15,7 @@ from ovsam_cli.model.clip_encoder import build_clip_trunk
 from ovsam_cli.model.hub import (
     DESCRIPTIONS,
     KNOWN_SHA256,
+    OFFICIAL_NOTICE,
     download_model,
 )
 from ovsam_cli.model.mask_decoder import MaskDecoder, MaskPredictor, TwoWayTransformer
@@ -30,10 +31,6 @@ from ovsam_cli.model.prompt_encoder import PromptEncoder
 from ovsam_cli.model.sam2clip import Sam2ClipNeck
 from ovsam_cli.model.unpickling import Messages, compute_sha256
 
-OFFICIAL_NOTICE = (
-    "Weights by the authors of Open-Vocabulary SAM (huggingface.co/HarborYuan/ovsam_models), with "
-    "parts of OpenAI's CLIP and Meta's SAM; their terms hold, so read them before commercial use."
-)
 # The sizes that the hosted demo and the LVIS test configuration pool for the head (spec Q3).
 LVIS_ROI_SIZE = 7
 

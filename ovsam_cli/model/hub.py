@@ -44,6 +44,12 @@ class KnownModel:
 # The authors' repository; names unverified offline, so revisions are not pinned yet.
 OVSAM_REPO = "HarborYuan/ovsam_models"
 CLIP_FILE = HubFile("timm/resnet50x16_clip.openai", "open_clip_model.safetensors")
+# The code they come from is under that licence; the repository itself states none.
+OFFICIAL_NOTICE = (
+    "Open-Vocabulary SAM weights by the paper's authors: S-Lab License 1.0, NON-COMMERCIAL use only "
+    "(huggingface.co/HarborYuan/ovsam_models); they hold parts of OpenAI's CLIP (MIT) and Meta's "
+    "SAM (Apache-2.0)."
+)
 MODEL_FILES: dict[str, tuple[HubFile, ...]] = {
     "rn50x16": (
         HubFile(OVSAM_REPO, "sam2clip_vith_rn50x16.pth"),
@@ -127,6 +133,8 @@ def download_model(name: str, *, on_message: Callable[[str], None] | None = None
         raise CheckpointError(f"{TINY_PATH}: the bundled weights are missing; reinstall ovsam-cli")
     if not can_reach_hub():
         raise CheckpointError(_describe_absence(name, "the hub cannot be reached"))
+    if on_message is not None:
+        on_message(OFFICIAL_NOTICE)
     return [_download(name, file, on_message) for file in MODEL_FILES[name]]
 
 
