@@ -46,9 +46,9 @@ OVSAM_REPO = "HarborYuan/ovsam_models"
 CLIP_FILE = HubFile("timm/resnet50x16_clip.openai", "open_clip_model.safetensors")
 # The code they come from is under that licence; the repository itself states none.
 OFFICIAL_NOTICE = (
-    "Open-Vocabulary SAM weights by the paper's authors: S-Lab License 1.0, NON-COMMERCIAL use "
-    "only (huggingface.co/HarborYuan/ovsam_models); they hold parts of OpenAI's CLIP (MIT) and Meta's "
-    "SAM (Apache-2.0)."
+    "Open-Vocabulary SAM weights by the paper's authors (huggingface.co/HarborYuan/ovsam_models):"
+    " S-Lab License 1.0, NON-COMMERCIAL use only; they hold parts of OpenAI's CLIP (MIT) and Meta's"
+    " SAM (Apache-2.0)."
 )
 MODEL_FILES: dict[str, tuple[HubFile, ...]] = {
     "rn50x16": (
