@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovsam_cli.model.clip2sam import (
-    Fpn,
     Fusion,
     compute_class_logits,
     compute_mask_boxes,
     fuse_logits,
 )
-from ovsam_cli.model.mask_decoder import MaskDecoder
 from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEmbeddings, PromptEncoder
 
 TrunkName = Literal["clip-resnet", "efficientnet-lite0"]
@@ -134,6 +132,39 @@ class ImageTrunk(Protocol):
         ...
 
 
+class RegionEmbedder(Protocol):
+    """What OVSAM asks of a recognition head (an nn.Module)."""
+
+    def embed_regions(
+        self, fpn_features: Sequence[Tensor], boxes_xyxy: Tensor, image_index: Tensor
+    ) -> Tensor:
+        """Boxes (B, 4), input frame, on the FPN levels -> (B, text_dim), not normalized."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> object:
+        """As of any nn.Module."""
+        ...
+
+
+class PromptedDecoder(Protocol):
+    """What OVSAM asks of a mask decoder (an nn.Module)."""
+
+    @property
+    def roi_conv(self) -> RegionEmbedder:
+        """The recognition head, kept here because the official weights have it here."""
+        ...
+
+    def __call__(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        prompt_embeddings: PromptEmbeddings,
+        fine_features: Tensor | None = None,
+    ) -> Tensor:
+        """Image embeddings (I, D, h, w) and B prompts -> (B, 1, 4h, 4w) mask logits."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
     """What one encoder run leaves of I images.
@@ -162,7 +193,7 @@ class OVSAM(nn.Module):
         neck: the trunk's four maps -> (I, D, h, w) image embeddings.
         pe: prompt encoder.
         fpn_neck: feature pyramid for recognition.
-        mask_decoder: mask decoder and recognition head.
+        mask_decoder: mask decoder with recognition head, a PromptedDecoder.
         fine_neck: the trunk's four maps -> (I, C, 4h, 4w) fine features, or None.
     """
 
@@ -173,8 +204,8 @@ class OVSAM(nn.Module):
         backbone: ImageTrunk,
         neck: nn.Module,
         pe: PromptEncoder,
-        fpn_neck: Fpn,
-        mask_decoder: MaskDecoder,
+        fpn_neck: nn.Module,
+        mask_decoder: PromptedDecoder,
         fine_neck: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -209,13 +240,12 @@ class OVSAM(nn.Module):
 
     def decode_masks(self, features: ImageFeatures, prompt_embeddings: PromptEmbeddings) -> Tensor:
         """(B, 1, 4h, 4w) mask logits, padded model frame; foreground above 0."""
-        mask_logits: Tensor = self.mask_decoder(
+        return self.mask_decoder(
             features.image_embeddings,
             self.pe.image_pe(),
             prompt_embeddings,
             features.fine_features,
         )
-        return mask_logits
 
     def classify(
         self,
