@@ -123,13 +123,11 @@ class ImageTrunk(Protocol):
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(I, 3, S, S) -> four maps (I, C_l, h_l, w_l), finest first."""
-        ...
 
     def embed_regions(
         self, clip_features: Tensor, boxes_xyxy: Tensor, image_index: Tensor
     ) -> Tensor:
         """Boxes (B, 4), input frame, on the last map -> (B, text_dim), not normalized."""
-        ...
 
 
 class RegionEmbedder(Protocol):
@@ -139,11 +137,9 @@ class RegionEmbedder(Protocol):
         self, fpn_features: Sequence[Tensor], boxes_xyxy: Tensor, image_index: Tensor
     ) -> Tensor:
         """Boxes (B, 4), input frame, on the FPN levels -> (B, text_dim), not normalized."""
-        ...
 
     def requires_grad_(self, requires_grad: bool = True) -> object:
         """As of any nn.Module."""
-        ...
 
 
 class PromptedDecoder(Protocol):
@@ -152,7 +148,6 @@ class PromptedDecoder(Protocol):
     @property
     def roi_conv(self) -> RegionEmbedder:
         """The recognition head, kept here because the official weights have it here."""
-        ...
 
     def __call__(
         self,
@@ -162,7 +157,6 @@ class PromptedDecoder(Protocol):
         fine_features: Tensor | None = None,
     ) -> Tensor:
         """Image embeddings (I, D, h, w) and B prompts -> (B, 1, 4h, 4w) mask logits."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
