@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,13 @@ class Import:
     type_checking: bool
 
 
-def iter_modules(package: Path) -> Iterator[tuple[str, ast.Module]]:
+@cache
+def read_modules(package: Path) -> tuple[tuple[str, ast.Module], ...]:
     """Path below the package without suffix (`model/ovsam`, `model/__init__`), and its tree."""
-    for path in sorted(package.rglob("*.py")):
-        yield path.relative_to(package).with_suffix("").as_posix(), ast.parse(path.read_bytes())
+    return tuple(
+        (path.relative_to(package).with_suffix("").as_posix(), ast.parse(path.read_bytes()))
+        for path in sorted(package.rglob("*.py"))
+    )
 
 
 def iter_imports(
@@ -115,7 +119,7 @@ def find_layer(part: str) -> int | None:
 def check_layers(package: Path) -> list[str]:
     """One sentence for every import against the table."""
     faults = []
-    for module, tree in iter_modules(package):
+    for module, tree in read_modules(package):
         part = module.split("/")[0]
         layer = find_layer(part)
         if layer is None:
@@ -183,7 +187,7 @@ def test_a_right_import_passes(tmp_path: Path, module: str, statement: str) -> N
 def test_only_training_knows_the_teacher() -> None:
     users = {
         module
-        for module, tree in iter_modules(PACKAGE)
+        for module, tree in read_modules(PACKAGE)
         for item in iter_imports(tree)
         if item.name == "ovsam_cli.model.sam_encoder"
     }
@@ -191,7 +195,7 @@ def test_only_training_knows_the_teacher() -> None:
 
 
 def test_exports_do_not_know_each_other() -> None:
-    for module, tree in iter_modules(PACKAGE):
+    for module, tree in read_modules(PACKAGE):
         if module.startswith("outputs/exports/"):
             others = {item.name for item in iter_imports(tree)}
             assert not {name for name in others if name.startswith("ovsam_cli.outputs.exports.")}
@@ -199,7 +203,7 @@ def test_exports_do_not_know_each_other() -> None:
 
 def test_third_parties_stay_in_their_place() -> None:
     faults = []
-    for module, tree in iter_modules(PACKAGE):
+    for module, tree in read_modules(PACKAGE):
         at_top, inside = next(
             (top, inner)
             for prefix, top, inner in THIRD_PARTIES
@@ -223,7 +227,7 @@ def is_torch_free(module: str) -> bool:
 def test_torch_free_modules_name_torch_in_functions_only() -> None:
     faults = [
         f"{module} imports {item.name}"
-        for module, tree in iter_modules(PACKAGE)
+        for module, tree in read_modules(PACKAGE)
         for item in iter_imports(tree)
         if item.name.split(".")[0] == "torch" and not (item.in_function or item.type_checking)
         if is_torch_free(module)
@@ -235,7 +239,7 @@ def test_torch_free_modules_load_no_torch() -> None:
     """Also through what they import."""
     modules = [
         f"ovsam_cli.{module.replace('/', '.')}"
-        for module, _ in iter_modules(PACKAGE)
+        for module, _ in read_modules(PACKAGE)
         if is_torch_free(module) and not module.endswith("__init__")
     ]
     code = f"import sys, importlib\nfor name in {modules!r}:\n    importlib.import_module(name)\n"
@@ -245,7 +249,7 @@ def test_torch_free_modules_load_no_torch() -> None:
 
 def test_only_the_cli_talks_to_the_terminal() -> None:
     faults = []
-    for module, tree in iter_modules(PACKAGE):
+    for module, tree in read_modules(PACKAGE):
         if module.startswith("cli/"):
             continue
         for node in ast.walk(tree):
