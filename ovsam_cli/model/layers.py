@@ -15,7 +15,11 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize (B, D, h, w) over D."""
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.normalize_last(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def normalize_last(self, rows: Tensor) -> Tensor:
+        """Normalize (..., D) over D."""
+        return super().forward(rows)
 
 
 class FeedForward(nn.Module):

@@ -6,51 +6,16 @@ Where SAM has its IoU token stands a label token; there is no IoU head and one m
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovsam_cli.model.attention import Attention
 from ovsam_cli.model.clip2sam import RegionHead
 from ovsam_cli.model.layers import FeedForward, LayerNorm2d, Mlp
 from ovsam_cli.model.prompt_encoder import PromptEmbeddings
-
-
-class Attention(nn.Module):
-    """Multi-head attention whose inner size may be smaller than the tokens'."""
-
-    def __init__(self, *, embed_dim: int, inner_dim: int, num_heads: int) -> None:
-        super().__init__()
-        if inner_dim % num_heads:
-            raise ValueError(f"inner_dim ({inner_dim}) must be divisible by {num_heads} heads")
-        self.num_heads = num_heads
-        self.q_proj = nn.Linear(embed_dim, inner_dim)
-        self.k_proj = nn.Linear(embed_dim, inner_dim)
-        self.v_proj = nn.Linear(embed_dim, inner_dim)
-        self.out_proj = nn.Linear(inner_dim, embed_dim)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Attend from (B, Tq, D) to (B, Tk, D).
-
-        Args:
-            q, k, v: queries, keys and values before projection.
-            key_mask: (B, Tk) bool, False for keys to leave out; None for none.
-
-        Returns:
-            (B, Tq, D).
-        """
-        heads_q = self._split(self.q_proj(q))
-        heads_k = self._split(self.k_proj(k))
-        heads_v = self._split(self.v_proj(v))
-        mask = None if key_mask is None else key_mask[:, None, None, :]  # (B, 1, 1, Tk)
-        heads = F.scaled_dot_product_attention(heads_q, heads_k, heads_v, attn_mask=mask)
-        output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, Tq, D)
-        return output
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """(B, T, C) -> (B, heads, T, C / heads)."""
-        num_prompts, num_tokens, inner_dim = tokens.shape
-        shape = (num_prompts, num_tokens, self.num_heads, inner_dim // self.num_heads)
-        return tokens.reshape(shape).transpose(1, 2)
 
 
 class TwoWayBlock(nn.Module):
@@ -82,7 +47,7 @@ class TwoWayBlock(nn.Module):
         key_pe: Tensor,
         token_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Update tokens (B, T, D) and image keys (B, h * w, D); `*_pe` have their shapes."""
+        """Update tokens (B, T, D) and image keys (B, M, D), their encodings (B, T, D), (M, D)."""
         if self.is_first:
             # The first block's tokens are their own encoding: nothing is added or kept.
             tokens = self.self_attn(tokens, tokens, tokens, token_mask)
@@ -90,13 +55,11 @@ class TwoWayBlock(nn.Module):
             q = tokens + token_pe
             tokens = tokens + self.self_attn(q, q, tokens, token_mask)
         tokens = self.norm1(tokens)
-        keys_with_pe = keys + key_pe
-        tokens = self.norm2(
-            tokens + self.cross_attn_token_to_image(tokens + token_pe, keys_with_pe, keys)
-        )
+        attended = self.cross_attn_token_to_image.tokens_to_image(tokens + token_pe, keys, key_pe)
+        tokens = self.norm2(tokens + attended)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        attended = self.cross_attn_image_to_token(
-            keys_with_pe, tokens + token_pe, tokens, token_mask
+        attended = self.cross_attn_image_to_token.image_to_tokens(
+            keys, key_pe, tokens + token_pe, tokens, token_mask
         )
         return tokens, self.norm4(keys + attended)
 
@@ -154,10 +117,11 @@ class TwoWayTransformer(nn.Module):
         """
         token_pe = tokens
         keys = source.flatten(2).transpose(1, 2)  # (B, h * w, D)
-        key_pe = image_pe.flatten(2).transpose(1, 2)  # (1, h * w, D)
+        key_pe = image_pe[0].flatten(1).T  # (h * w, D)
         for layer in self.layers:
             tokens, keys = layer(tokens, keys, token_pe, key_pe, token_mask)
-        attended = self.final_attn_token_to_image(tokens + token_pe, keys + key_pe, keys)
+        last = self.final_attn_token_to_image
+        attended = last.tokens_to_image(tokens + token_pe, keys, key_pe)
         return self.norm_final_attn(tokens + attended), keys
 
 
@@ -167,43 +131,26 @@ class MaskPredictor(nn.Module):
     Args:
         embed_dim: D.
         transformer: the two-way transformer, built.
-        upscaling: (B, D, h, w) -> (B, upscaled_dim, 4h, 4w), built; None for SAM's own. When
-            the model has fine features it is called with them as a second argument.
-        upscaled_dim: channels of the upscaled map; None for D / 8.
     """
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        transformer: TwoWayTransformer,
-        upscaling: nn.Module | None = None,
-        upscaled_dim: int | None = None,
-    ) -> None:
+    def __init__(self, *, embed_dim: int, transformer: TwoWayTransformer) -> None:
         super().__init__()
-        upscaled_dim = embed_dim // 8 if upscaled_dim is None else upscaled_dim
         self.transformer = transformer
         self.mask_tokens = nn.Embedding(1, embed_dim)
-        if upscaling is None:
-            upscaling = nn.Sequential(
-                nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
-                LayerNorm2d(embed_dim // 4),
-                nn.GELU(),
-                nn.ConvTranspose2d(embed_dim // 4, upscaled_dim, kernel_size=2, stride=2),
-                nn.GELU(),
-            )
-        self.output_upscaling = upscaling
+        # Holds the weights under their official names; `_upscale` runs them.
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(embed_dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(embed_dim // 4, embed_dim // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
         self.output_hypernetworks_mlps = nn.ModuleList(
-            [Mlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=upscaled_dim, num_layers=3)]
+            [Mlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=embed_dim // 8, num_layers=3)]
         )
 
     def forward(
-        self,
-        source: Tensor,
-        image_pe: Tensor,
-        tokens: Tensor,
-        token_mask: Tensor | None,
-        fine_features: Tensor | None = None,
+        self, source: Tensor, image_pe: Tensor, tokens: Tensor, token_mask: Tensor | None
     ) -> Tensor:
         """Predict one mask a prompt.
 
@@ -212,17 +159,41 @@ class MaskPredictor(nn.Module):
             image_pe: (1, D, h, w).
             tokens: (B, T, D), the mask token second.
             token_mask: (B, T) bool or None.
-            fine_features: (B, C, 4h, 4w) for an upscaling that reads them, or None.
 
         Returns:
             (B, 1, 4h, 4w) mask logits, padded model frame.
         """
+        num_prompts, _, height, width = source.shape
         tokens, keys = self.transformer(tokens, source, image_pe, token_mask)
-        maps = keys.transpose(1, 2).reshape(source.shape)  # (B, D, h, w)
-        extra = () if fine_features is None else (fine_features,)
-        upscaled = self.output_upscaling(maps, *extra)  # (B, C, 4h, 4w)
         weights = self.output_hypernetworks_mlps[0](tokens[:, 1])  # (B, C)
-        return torch.einsum("bc,bchw->bhw", weights, upscaled)[:, None]
+        logits = torch.bmm(self._upscale(keys), weights[:, :, None])  # (B, h * w * 16, 1)
+        # Each cell's pixels: first step's row and column, then the second step's.
+        logits = logits.view(num_prompts, height, width, 2, 2, 2, 2)
+        logits = logits.permute(0, 1, 3, 5, 2, 4, 6)  # rows together, columns together
+        return logits.reshape(num_prompts, 1, 4 * height, 4 * width)
+
+    def _upscale(self, keys: Tensor) -> Tensor:
+        """Image keys (B, h * w, D) -> (B, h * w * 16, C): 4 x 4 pixels a cell, channels last."""
+        first = cast(nn.ConvTranspose2d, self.output_upscaling[0])
+        norm = cast(LayerNorm2d, self.output_upscaling[1])
+        second = cast(nn.ConvTranspose2d, self.output_upscaling[3])
+        pixels = F.gelu(norm.normalize_last(_double(keys, first)))
+        return F.gelu(_double(pixels, second))
+
+
+def _double(pixels: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+    """A transposed convolution of kernel and stride 2 as one matrix product.
+
+    Args:
+        pixels: (B, M, D).
+        conv: D -> C channels.
+
+    Returns:
+        (B, M * 4, C): each pixel's two by two, row by row.
+    """
+    matrix = conv.weight.permute(2, 3, 1, 0).reshape(-1, pixels.shape[-1])  # (4 * C, D)
+    doubled = F.linear(pixels, matrix) + cast(Tensor, conv.bias).repeat(4)
+    return doubled.view(len(pixels), 4 * pixels.shape[1], conv.out_channels)
 
 
 class MaskDecoder(nn.Module):
@@ -258,7 +229,7 @@ class MaskDecoder(nn.Module):
             image_embeddings: (I, D, h, w).
             image_pe: (1, D, h, w).
             prompt_embeddings: of B prompts; `image_index` says whose.
-            fine_features: (I, C, 4h, 4w) for an upscaling that reads them, or None.
+            fine_features: not read by this decoder.
 
         Returns:
             (B, 1, 4h, 4w) mask logits, padded model frame.
@@ -270,7 +241,6 @@ class MaskDecoder(nn.Module):
         if token_mask is not None:
             token_mask = F.pad(token_mask, (2, 0), value=True)
         source = image_embeddings[index] + prompt_embeddings.dense_prompt_embeddings
-        fine = None if fine_features is None else fine_features[index]
-        mask_logits: Tensor = self.mask_decoder(source, image_pe, tokens, token_mask, fine)
+        mask_logits: Tensor = self.mask_decoder(source, image_pe, tokens, token_mask)
         prior = prompt_embeddings.prior_mask_logits
         return mask_logits if prior is None else mask_logits + prior
