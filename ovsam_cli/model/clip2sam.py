@@ -193,7 +193,7 @@ def compute_class_logits(
     regions = F.normalize(region_embeddings.float(), dim=-1)
     num_categories, num_synonyms, _ = text_embeddings.shape
     similarity = regions @ text_embeddings.float().flatten(0, 1).T  # (B, K * S)
-    best = similarity.view(-1, num_categories, num_synonyms).amax(dim=-1)  # (B, K)
+    best = similarity.view(len(regions), num_categories, num_synonyms).amax(dim=-1)  # (B, K)
     scale = torch.tensor(logit_scale, dtype=torch.float32).exp().item()
     return F.pad(best * scale, (0, 1))  # (B, K + 1)
 

@@ -47,7 +47,8 @@ class AttentionPool(nn.Module):
         head_dim = num_channels // self.num_heads
         split = (self.num_heads, head_dim, num_channels)
 
-        query = self.q_proj(tokens[:, 0]).view(-1, self.num_heads, head_dim) * head_dim**-0.5
+        query = self.q_proj(tokens[:, 0]) * head_dim**-0.5
+        query = query.view(len(tokens), self.num_heads, head_dim)
         query = torch.einsum("bnd,ndc->bnc", query, self.k_proj.weight.view(split))
         weights = (query @ tokens.transpose(1, 2)).softmax(dim=-1)  # (B, heads, 1 + r * r)
         values = torch.einsum("bnc,ndc->bnd", weights @ tokens, self.v_proj.weight.view(split))

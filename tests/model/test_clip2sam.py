@@ -167,6 +167,17 @@ def test_classify_a_batch_equals_each_alone(
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["auto", "head", "clip"])
+@torch.inference_mode()
+def test_no_prompts_are_classified_as_nothing(
+    model: OVSAM, features: ImageFeatures, mode: str
+) -> None:
+    text = torch.nn.functional.normalize(torch.randn(6, 2, 8), dim=-1)
+    fusion = Fusion(mode=mode, category_kind=torch.ones(6, dtype=torch.int64))
+    nothing = torch.empty(0, 1, 32, 32)
+    assert model.classify(features, nothing, make_prompts(""), text, fusion).shape == (0, 7)
+
+
 @torch.inference_mode()
 def test_clip_pools_the_prompts_box_else_the_masks(model: OVSAM, features: ImageFeatures) -> None:
     prompts = make_prompts("bp")
