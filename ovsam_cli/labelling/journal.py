@@ -86,29 +86,21 @@ class Journal:
             InputError: the folder holds a run with other settings; they are named.
             OutputError: the folder cannot be written, or another run is writing to it.
         """
-        state, manifest = out / STATE_FOLDER, out / STATE_FOLDER / MANIFEST_FILE
+        state = out / STATE_FOLDER
         held = RunLock.acquire(out) if lock is None else lock
         try:
-            try:
-                if restart:
-                    # The manifest goes last: rows without their settings would look like ours.
-                    for path in [*state.glob(PART_PATTERN), manifest]:
-                        path.unlink(missing_ok=True)
-                if manifest.exists():
-                    check_manifest(manifest, fingerprint)
-                else:
-                    write_manifest(manifest, fingerprint)
-                return cls(
-                    lock=held,
-                    owns_lock=lock is None,
-                    part=state / f"part-{part_number:05d}.jsonl",
-                    flush=flush or FlushPolicy(),
-                )
-            except OSError as error:
-                raise output_error(state, error) from error
-        except BaseException:
+            _prepare_state(state, fingerprint, restart=restart)
+            return cls(
+                lock=held,
+                owns_lock=lock is None,
+                part=state / f"part-{part_number:05d}.jsonl",
+                flush=flush or FlushPolicy(),
+            )
+        except BaseException as error:
             if lock is None:
                 held.release()
+            if isinstance(error, OSError):
+                raise output_error(state, error) from error
             raise
 
     @property
@@ -199,3 +191,16 @@ class Journal:
         if is_new:
             sync_folder(self._part.parent)
         return file, own_end
+
+
+def _prepare_state(state: Path, fingerprint: Fingerprint, *, restart: bool) -> None:
+    """Check that the rows in a state folder are this run's; a new or restarted one is empty."""
+    manifest = state / MANIFEST_FILE
+    if restart:
+        # The manifest goes last: rows without their settings would look like ours.
+        for path in [*state.glob(PART_PATTERN), manifest]:
+            path.unlink(missing_ok=True)
+    if manifest.exists():
+        check_manifest(manifest, fingerprint)
+    else:
+        write_manifest(manifest, fingerprint)

@@ -75,48 +75,36 @@ def postprocess(
 ) -> Postprocessed:
     """Turn the model's output for prompts of one image into its objects, in prompt order.
 
-    A score is a softmax probability over all K names and the background; the best of the K names
-    wins even where the background has more (spec section 6 leaves it out as well). Stability is
-    measured on the low-resolution logits, inside the image; masks are cut at original size.
+    A score is a softmax probability over K names and the background; the best name wins even where
+    the background has more (as in spec section 6). Stability is that of the low-resolution logits.
 
     Args:
         mask_logits: (B, 1, h, w) float, padded model frame, any device.
         class_logits: (B, K + 1) float, last column background, any device.
-        prompts: the B prompts, all of this image.
-        geometry: the frames of this image.
-        vocabulary: the K categories.
-        options: what to keep.
+        prompts, geometry: the B prompts of this image, and its frames.
+        vocabulary, options: the K categories, and what to keep.
 
     Raises:
         ImageError: a logit is NaN or infinite, so nothing can be said of this image.
-        ValueError: the shapes do not fit together: our own mistake.
     """
     low_masks, class_probs = _to_arrays(mask_logits, class_logits, len(prompts), len(vocabulary))
+    names = _rank_names(class_probs, max(options.top_k, 2))
     inside = crop_to_image(low_masks, geometry)
     stability_scores = masks.compute_stability_scores(inside)
-    names = _rank_names(class_probs, max(options.top_k, 2))
     dropped: Counter[DropReason] = Counter()
-    rows = np.arange(len(prompts))
-    rows = _drop(rows, np.asarray((inside <= 0).all(axis=(1, 2))), "empty_mask", dropped)
-    rows = _drop(rows, stability_scores < options.min_stability, "low_stability", dropped)
-    if options.unknown_category_id is None:
-        rows = _drop(rows, names.scores[:, 0] < options.min_score, "low_score", dropped)
-    encoded = _encode(low_masks[rows], geometry, options.min_region)
-    kept = _drop(np.arange(len(rows)), encoded.areas == 0, "empty_mask", dropped)
-    kept = _drop(kept, encoded.areas < options.min_area, "small_area", dropped)
-    rows = rows[kept]
-    chosen = prompts.take(rows)
+    rows = _filter_logits(inside, stability_scores, names, options, dropped)
+    rows, encoded = _cut_masks(low_masks, rows, geometry, options, dropped)
     detections = Detections(
-        prompt_ids=chosen.prompt_ids,
-        segmentations=tuple(encoded.segmentations[row] for row in kept),
-        boxes_xyxy=encoded.boxes_xyxy[kept],
-        areas=encoded.areas[kept],
+        prompt_ids=prompts.take(rows).prompt_ids,
+        segmentations=encoded.segmentations,
+        boxes_xyxy=encoded.boxes_xyxy,
+        areas=encoded.areas,
         category_ids=_choose_categories(names, vocabulary, options)[rows],
         scores=names.scores[rows, 0],
         margins=names.margins[rows],
         stability_scores=stability_scores[rows],
         topk=_name_pairs(names, rows, vocabulary, options.top_k),
-        prompts=chosen.with_image_index(0),  # results must not depend on the batch
+        prompts=prompts.take(rows).with_image_index(0),  # results must not depend on the batch
     )
     return Postprocessed(detections, dict(dropped))
 
@@ -151,6 +139,22 @@ def _to_arrays(
     if not (np.isfinite(low_masks).all() and np.isfinite(class_probs).all()):
         raise ImageError("the model gave NaN or infinite logits", reason="not_finite")
     return low_masks, class_probs
+
+
+def _filter_logits(
+    inside: FloatArray,
+    stability_scores: FloatArray,
+    names: _NameScores,
+    options: PostprocessOptions,
+    dropped: Counter[DropReason],
+) -> IntArray:
+    """The rows worth cutting at original size; the others are counted in `dropped`."""
+    is_empty = np.asarray((inside <= 0).all(axis=(1, 2)))
+    rows = _drop(np.arange(len(inside)), is_empty, "empty_mask", dropped)
+    rows = _drop(rows, stability_scores < options.min_stability, "low_stability", dropped)
+    if options.unknown_category_id is None:
+        rows = _drop(rows, names.scores[:, 0] < options.min_score, "low_score", dropped)
+    return rows
 
 
 def _drop(
@@ -194,16 +198,29 @@ def _choose_categories(
     return category_ids
 
 
-def _encode(low_masks: FloatArray, geometry: ImageGeometry, min_region: int) -> masks.EncodedMasks:
-    """(B, h, w) logits to masks at original size, without small islands and holes."""
-    encoded = masks.encode_mask_logits(low_masks, geometry)
-    if min_region <= 0:
-        return encoded
-    cleaned = tuple(
-        masks.encode_mask(masks.remove_small_regions(masks.decode_mask(rle), min_region))
-        for rle in encoded.segmentations
-    )
-    return masks.EncodedMasks(cleaned, masks.mask_areas(cleaned), masks.mask_boxes(cleaned))
+def _cut_masks(
+    low_masks: FloatArray,
+    rows: IntArray,
+    geometry: ImageGeometry,
+    options: PostprocessOptions,
+    dropped: Counter[DropReason],
+) -> tuple[IntArray, masks.EncodedMasks]:
+    """The `rows` of (B, h, w) logits whose masks are large enough, and those masks."""
+    encoded = masks.encode_mask_logits(low_masks[rows], geometry)
+    segmentations, areas = encoded.segmentations, encoded.areas
+    if options.min_region > 0:
+        segmentations = tuple(
+            masks.encode_mask(
+                masks.remove_small_regions(masks.decode_mask(rle), options.min_region)
+            )
+            for rle in segmentations
+        )
+        areas = masks.mask_areas(segmentations)
+    kept = _drop(np.arange(len(rows)), areas == 0, "empty_mask", dropped)
+    kept = _drop(kept, areas < options.min_area, "small_area", dropped)
+    segmentations = tuple(segmentations[row] for row in kept)
+    boxes_xyxy = masks.mask_boxes(segmentations)
+    return rows[kept], masks.EncodedMasks(segmentations, areas[kept], boxes_xyxy)
 
 
 def _name_pairs(
