@@ -73,7 +73,12 @@ def _embed_names(
         )
         return embeddings
     encoder = load_text_tower(request.model, device=device, on_message=on_message)
-    return build_text_embeddings(plan.vocabulary, encoder, cache_dir=text_cache_dir())
+    return build_text_embeddings(
+        plan.vocabulary,
+        encoder,
+        cache_dir=text_cache_dir(),
+        on_progress=lambda done, total: on_message(f"{done} of {total} new names encoded"),
+    )
 
 
 def _build_fusion(
