@@ -81,17 +81,15 @@ def postprocess(
     Args:
         mask_logits: (B, 1, h, w) float, padded model frame, any device.
         class_logits: (B, K + 1) float, last column background, any device.
-        prompts, geometry: the B prompts of this image, and its frames.
-        vocabulary, options: the K categories, and what to keep.
+        prompts, geometry: of this image; `vocabulary` has the K categories.
 
     Raises:
         ImageError: a logit is NaN or infinite, so nothing can be said of this image.
     """
     low_masks, class_probs = _to_arrays(mask_logits, class_logits, len(prompts), len(vocabulary))
     names = _rank_names(class_probs, max(options.top_k, 2))
-    inside = crop_to_image(low_masks, geometry)
-    stability_scores = masks.compute_stability_scores(inside)
-    dropped: Counter[DropReason] = Counter()
+    stability_scores = masks.compute_stability_scores(inside := crop_to_image(low_masks, geometry))
+    dropped: Counter[DropReason] = Counter()  # filled by the two filters
     rows = _filter_logits(inside, stability_scores, names, options, dropped)
     rows, encoded = _cut_masks(low_masks, rows, geometry, options, dropped)
     detections = Detections(
