@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
     from ovsam_cli.labelling.run_files import RunSummary
 
-RUN, MODEL, NAMES, FILES = "Run", "Model and speed", "Masks and names", "Output files"
+MODEL, NAMES, FILES = "Model and speed", "Masks and names", "Output files"
 
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -56,7 +56,9 @@ def label(
     devices: Annotated[
         str, typer.Option(help="auto, cpu, mps, cuda, cuda:0.", rich_help_panel=MODEL)
     ] = "auto",
-    dtype: Annotated[Dtype, typer.Option(rich_help_panel=MODEL)] = "auto",
+    dtype: Annotated[
+        Dtype, typer.Option(help="Number format of the network.", rich_help_panel=MODEL)
+    ] = "auto",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images a step.", rich_help_panel=MODEL)
     ] = 1,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.images import find_images
 from ovsam_cli.labelling.options import LabelRequest
+from ovsam_cli.model.known_models import DESCRIPTIONS
 from ovsam_cli.prompts import PromptSource, read_prompts
 from ovsam_cli.structures import ImageRecord
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
@@ -70,6 +72,7 @@ def plan_run(request: LabelRequest) -> RunPlan:
         VocabularyError: a vocabulary is empty, malformed or has duplicates.
     """
     _check_device(request.devices)
+    _check_model(request.model)
     vocabulary = read_vocabulary(request.vocabulary)
     _check_unknown_name(request.options.unknown_name, vocabulary)
     base_vocabulary = read_vocabulary(request.base_names) if request.base_names else None
@@ -90,6 +93,14 @@ def _check_device(devices: str) -> None:
         raise InputError(f"--devices {devices}: one device a run for now; choose one of them")
     if not DEVICE_PATTERN.fullmatch(devices):
         raise InputError(f"--devices {devices!r}: expected auto, cpu, mps, cuda or cuda:N")
+
+
+def _check_model(model: str) -> None:
+    if model not in DESCRIPTIONS and not Path(model).exists():
+        raise InputError(
+            f"--model {model!r}: neither a known model ({', '.join(DESCRIPTIONS)}) nor a file or "
+            "folder of weights"
+        )
 
 
 def _check_unknown_name(unknown_name: str | None, vocabulary: Vocabulary) -> None:

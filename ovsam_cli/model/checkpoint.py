@@ -12,12 +12,8 @@ import torch
 from ovsam_cli.errors import CheckpointError, OutputError
 from ovsam_cli.model.clip2sam import Fpn, RegionHead
 from ovsam_cli.model.clip_encoder import build_clip_trunk
-from ovsam_cli.model.hub import (
-    DESCRIPTIONS,
-    KNOWN_SHA256,
-    OFFICIAL_NOTICE,
-    download_model,
-)
+from ovsam_cli.model.hub import download_model
+from ovsam_cli.model.known_models import DESCRIPTIONS, KNOWN_SHA256, OFFICIAL_NOTICE
 from ovsam_cli.model.mask_decoder import MaskDecoder, MaskPredictor, TwoWayTransformer
 from ovsam_cli.model.official_files import (
     TEXT_PREFIX,

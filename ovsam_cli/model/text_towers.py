@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ovsam_cli.errors import CheckpointError
-from ovsam_cli.model.hub import CLIP_FILE, DESCRIPTIONS, download_model, find_cached
+from ovsam_cli.model.hub import download_model, find_cached
+from ovsam_cli.model.known_models import CLIP_FILE, DESCRIPTIONS
 from ovsam_cli.model.minilm import MiniLmTextEncoder, read_name_vectors
 from ovsam_cli.model.official_files import find_weight_files, read_text_weights
 from ovsam_cli.model.own_files import read_own
