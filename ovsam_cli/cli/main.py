@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -52,4 +53,6 @@ def build_app() -> typer.Typer:
 
 def run() -> None:
     """Run the command line."""
+    # Pillow warns of large images, which are read all the same; a terminal is no place for it.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     build_app()()

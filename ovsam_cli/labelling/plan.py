@@ -85,6 +85,8 @@ def plan_run(request: LabelRequest) -> RunPlan:
             f"{len(records)} found (it names {unmatched[0]!r}, the first image is "
             f"{records[0].file_name!r}); file names must be relative to the image folder"
         )
+    if prompts is not None:
+        prompts = prompts.matched_to(records)
     return RunPlan(request, records, vocabulary, base_vocabulary, prompts, unmatched)
 
 

@@ -132,7 +132,10 @@ def find_prompts(
     """The prompts of one image, and a notice for each that cannot be used."""
     assert plan.prompts is not None
     prompts, problems = plan.prompts.for_image(record, original_hw)
-    return prompts, tuple(f"prompt {p.prompt_id}: {p.message}" for p in problems)
+    return prompts, tuple(
+        p.message if p.prompt_id is None else f"prompt {p.prompt_id}: {p.message}"
+        for p in problems
+    )
 
 
 def _label(
