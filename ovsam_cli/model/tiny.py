@@ -17,21 +17,19 @@ from torch import Tensor, nn
 
 from ovsam_cli.model.layers import LayerNorm2d, Mlp
 from ovsam_cli.model.mask_decoder import TwoWayTransformer
-from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEmbeddings
+from ovsam_cli.model.prompt_encoder import PromptEmbeddings
+from ovsam_cli.model.tiny_prompts import NUM_PROMPT_MAPS
+from ovsam_cli.model.tiny_regions import TinyRegionHead
 
-# Widths of the Gaussians around points, in units of a model frame of 512 pixels.
-POINT_SIGMAS = (4.0, 10.0, 25.0, 60.0, 130.0)
-BACKGROUND_SIGMA = 10.0
-NUM_PROMPT_MAPS = 5 + len(POINT_SIGMAS) + 1
 _ELLIPSE_WEIGHT, _OUTSIDE_WEIGHT = 4.0, 2.0  # the untrained answer to a box
 
 
 class ContextBlock(nn.Module):
-    """Depthwise 7x7, layer norm, two 1x1 convolutions, scaled residual: lets cells see around."""
+    """Depthwise 5x5, layer norm, two 1x1 convolutions, scaled residual: lets cells see around."""
 
     def __init__(self, embed_dim: int, *, expansion: int = 3) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(embed_dim, embed_dim, 7, padding=3, groups=embed_dim)
+        self.depthwise = nn.Conv2d(embed_dim, embed_dim, 5, padding=2, groups=embed_dim)
         self.norm = LayerNorm2d(embed_dim)
         self.lin1 = nn.Conv2d(embed_dim, embed_dim * expansion, 1)
         self.lin2 = nn.Conv2d(embed_dim * expansion, embed_dim, 1)
@@ -108,56 +106,6 @@ class FineNeck(nn.Module):
         return output
 
 
-class PromptMaps(nn.Module):
-    """What a prompt says about every pixel, without looking at the image.
-
-    Args:
-        model_size: side of the square model frame in pixels.
-        side: of the maps (4h).
-    """
-
-    def __init__(self, *, model_size: int, side: int) -> None:
-        super().__init__()
-        self.model_size = model_size
-        self.side = side
-
-    def forward(self, prompts: ModelPrompts) -> Tensor:
-        """Draw the maps of B prompts.
-
-        Returns:
-            (B, P, side, side) float: ellipse in the box, distance outside, depth inside,
-            box-relative x and y (all zero without a box); Gaussians around the nearest
-            foreground point, narrow to wide; a Gaussian around background points.
-        """
-        stride = self.model_size / self.side
-        boxes = prompts.model_boxes_xyxy
-        centers = (torch.arange(self.side, device=boxes.device, dtype=boxes.dtype) + 0.5) * stride
-        return torch.cat([_box_maps(prompts, centers), self._point_maps(prompts, centers)], dim=1)
-
-    def _point_maps(self, prompts: ModelPrompts, centers: Tensor) -> Tensor:
-        unit = self.model_size / 512
-        maps = []
-        for label, sigmas in ((1, POINT_SIGMAS), (0, (BACKGROUND_SIGMA,))):
-            distance2 = _nearest_point(prompts, label, centers)  # (B, side, side)
-            maps += [torch.exp(distance2 / (-2 * (sigma * unit) ** 2)) for sigma in sigmas]
-        return torch.stack(maps, dim=1)
-
-
-class BoxMap(nn.Module):
-    """Prompt maps -> dense prompt embeddings, the `box_map` of the prompt encoder."""
-
-    def __init__(self, *, prompt_maps: PromptMaps, embed_dim: int) -> None:
-        super().__init__()
-        self.prompt_maps = prompt_maps
-        self.lin1 = nn.Conv2d(NUM_PROMPT_MAPS, embed_dim // 2, 1)
-        self.lin2 = nn.Conv2d(embed_dim // 2, embed_dim, 1)
-
-    def forward(self, prompts: ModelPrompts) -> Tensor:
-        """(B, D, side, side) of B prompts."""
-        output: Tensor = self.lin2(F.relu(self.lin1(self.prompt_maps(prompts))))
-        return output
-
-
 class TinyMaskDecoder(nn.Module):
     """Two-way transformer, upscaling with fine features, hypernetwork.
 
@@ -179,7 +127,7 @@ class TinyMaskDecoder(nn.Module):
         fine_dim: int,
         upscaled_dim: int,
         transformer: TwoWayTransformer,
-        roi_conv: nn.Module,
+        roi_conv: TinyRegionHead,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -197,15 +145,21 @@ class TinyMaskDecoder(nn.Module):
         self.roi_conv = roi_conv
         self._start_as_ellipse()
 
+    def strengthen_ellipse(self, share: float) -> None:
+        """Add `share` of the untrained model's weights of the ellipse in the box."""
+        last = self.hypernetwork.layers[-1]
+        assert isinstance(last, nn.Linear)
+        first_map = self.group_dims[0] + self.group_dims[1]
+        with torch.no_grad():
+            last.bias[first_map] += share * _ELLIPSE_WEIGHT
+            last.bias[first_map + 1] += share * _OUTSIDE_WEIGHT
+
     def _start_as_ellipse(self) -> None:
         last = self.hypernetwork.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
-        first_map = self.group_dims[0] + self.group_dims[1]
-        with torch.no_grad():
-            last.bias[first_map] = _ELLIPSE_WEIGHT
-            last.bias[first_map + 1] = _OUTSIDE_WEIGHT
+        self.strengthen_ellipse(1.0)
 
     def forward(
         self,
@@ -223,7 +177,8 @@ class TinyMaskDecoder(nn.Module):
             fine_features: (I, fine_dim, 4h, 4w).
 
         Returns:
-            (B, 1, 4h, 4w) mask logits, padded model frame.
+            (B, 1, 8h, 8w) mask logits, padded model frame. Only the prompt maps are that fine:
+            a box of 10 pixels is two cells at stride 4, too few for its ellipse.
         """
         index, prompt_maps = prompt_embeddings.image_index, prompt_embeddings.prior_mask_logits
         assert fine_features is not None and prompt_maps is not None  # `tiny` always has both
@@ -233,9 +188,11 @@ class TinyMaskDecoder(nn.Module):
         weights = self.hypernetwork(tokens[:, 1]).split(self.group_dims, dim=1)
         skips = self.fine_skip(fine_features)  # (I, C, 4h, 4w)
         upscaled = self._upscale(keys, source.shape[-2:], skips[index])  # (B, C, 4h, 4w)
-        mask_logits = _weigh(weights[0], upscaled) + _weigh(weights[2], prompt_maps)
-        mask_logits = mask_logits + _weigh_by_image(weights[1], fine_features, index)
-        return (mask_logits + weights[3][..., None])[:, None]
+        learned = _weigh(weights[0], upscaled) + _weigh_by_image(weights[1], fine_features, index)
+        learned = learned + weights[3][..., None]  # (B, 4h, 4w)
+        size = prompt_maps.shape[-2:]
+        learned = F.interpolate(learned[:, None], size, mode="bilinear", align_corners=False)
+        return learned + _weigh(weights[2], prompt_maps)[:, None]
 
     def _tokens(self, prompts: PromptEmbeddings) -> tuple[Tensor, Tensor | None]:
         """Label and mask token before the prompt's own: (B, 2 + T, D), and which are valid."""
@@ -248,50 +205,17 @@ class TinyMaskDecoder(nn.Module):
         """(B, h * w, D) keys and (B, C, 4h, 4w) skips -> (B, C, 4h, 4w)."""
         eighth = self.expand_eighth(keys).transpose(1, 2).unflatten(2, tuple(grid_hw))
         eighth = F.relu(self.norm_eighth(F.pixel_shuffle(eighth, 2)))  # (B, 2C, 2h, 2w)
-        return F.relu(F.pixel_shuffle(self.expand_fourth(eighth), 2) + skips)
+        fourth: Tensor = self.expand_fourth(eighth)
+        return F.relu(F.pixel_shuffle(fourth, 2) + skips)
 
 
 def _weigh(weights: Tensor, maps: Tensor) -> Tensor:
     """(B, C) weights, (B, C, h, w) maps -> (B, h, w)."""
-    return (weights[:, None] @ maps.flatten(2)).unflatten(2, maps.shape[-2:])[:, 0]
+    return (weights[:, None] @ maps.flatten(2)).reshape(len(weights), *maps.shape[-2:])
 
 
 def _weigh_by_image(weights: Tensor, maps: Tensor, image_index: Tensor) -> Tensor:
     """(B, C) weights, (I, C, h, w) maps of the prompts' images -> (B, h, w)."""
     if len(maps) == 1:
-        return (weights @ maps[0].flatten(1)).unflatten(1, maps.shape[-2:])
+        return (weights @ maps[0].flatten(1)).reshape(len(weights), *maps.shape[-2:])
     return _weigh(weights, maps[image_index])
-
-
-def _box_maps(prompts: ModelPrompts, centers: Tensor) -> Tensor:
-    """(B, 5, side, side) maps of the box, zero without one; centers (side,) in pixels."""
-    boxes = prompts.model_boxes_xyxy
-    half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=1.0)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    offset_x = (centers - middle[:, :1])[:, None, :]  # (B, 1, side)
-    offset_y = (centers - middle[:, 1:])[:, :, None]  # (B, side, 1)
-    x, y = offset_x / half[:, :1, None], offset_y / half[:, 1:, None]
-    ellipse = (1 - x.square() - y.square()).clamp(min=-3.0)
-    inside = torch.minimum(
-        half[:, :1, None] - offset_x.abs(), half[:, 1:, None] - offset_y.abs()
-    )  # (B, side, side): pixels to the nearest side, negative outside
-    maps = [
-        ellipse,
-        (inside / 8).clamp(-4.0, 0.0),
-        (inside / 32).clamp(0.0, 2.0),
-        x.clamp(-2.0, 2.0).expand_as(inside),
-        y.clamp(-2.0, 2.0).expand_as(inside),
-    ]
-    return torch.stack(maps, dim=1) * prompts.has_box[:, None, None, None]
-
-
-def _nearest_point(prompts: ModelPrompts, label: int, centers: Tensor) -> Tensor:
-    """(B, side, side) squared pixels to the nearest point of that label; infinite without one."""
-    offset = prompts.point_coords[:, :, None, :] - centers[:, None]  # (B, N, side, 2)
-    square = offset.square()
-    distance2 = square[..., 0][:, :, None, :] + square[..., 1][:, :, :, None]
-    other = prompts.point_labels != label
-    distance2 = distance2.masked_fill(other[..., None, None], torch.inf)
-    if distance2.shape[1] == 0:
-        return distance2.new_full((len(distance2), len(centers), len(centers)), torch.inf)
-    return distance2.amin(dim=1)

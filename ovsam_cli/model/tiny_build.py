@@ -5,7 +5,8 @@ from __future__ import annotations
 from ovsam_cli.model.mask_decoder import TwoWayTransformer
 from ovsam_cli.model.ovsam import OVSAM, OVSAMConfig
 from ovsam_cli.model.prompt_encoder import PromptEncoder
-from ovsam_cli.model.tiny import BoxMap, FineNeck, PromptMaps, TinyMaskDecoder, TinyNeck
+from ovsam_cli.model.tiny import FineNeck, TinyMaskDecoder, TinyNeck
+from ovsam_cli.model.tiny_prompts import BoxMap, PromptMaps
 from ovsam_cli.model.tiny_regions import TinyBackbone, TinyRegionHead, TrunkPyramid
 from ovsam_cli.model.tiny_trunk import STAGE_CHANNELS
 
@@ -29,7 +30,7 @@ TINY_CONFIG = OVSAMConfig(
     logit_scale=3.0,
     alpha=0.3,
     beta=0.3,
-    neck_depth=3,
+    neck_depth=2,
 )
 
 
@@ -40,7 +41,7 @@ def build_tiny(config: OVSAMConfig) -> OVSAM:
         config: `TINY_CONFIG`, or one with other sizes.
     """
     side = config.grid_size
-    coarse = PromptMaps(model_size=config.model_size, side=side)
+    coarse = PromptMaps(model_size=config.model_size, side=side, point_side=side)
     embed_dim = config.embed_dim
     decoder = TinyMaskDecoder(
         embed_dim=embed_dim,
@@ -65,7 +66,7 @@ def build_tiny(config: OVSAMConfig) -> OVSAM:
             grid_hw=(side, side),
             model_size=config.model_size,
             box_map=BoxMap(prompt_maps=coarse, embed_dim=embed_dim),
-            mask_prior=PromptMaps(model_size=config.model_size, side=4 * side),
+            mask_prior=PromptMaps(model_size=config.model_size, side=8 * side, point_side=4 * side),
         ),
         fpn_neck=TrunkPyramid(),
         mask_decoder=decoder,
