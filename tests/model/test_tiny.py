@@ -1,0 +1,121 @@
+"""The bundled model's parts: the trunk against timm, the untrained answer, batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.ovsam import OVSAM
+from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
+from ovsam_cli.model.tiny_trunk import STAGES, LiteTrunk, fold_lite0_weights
+
+
+def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's state dict of EfficientNet-Lite0 under the names of the published file."""
+    top = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    top["classifier"] = "_fc"
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv"}
+    later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv"}
+    first["bn2"] = "_bn2"
+    later |= {"bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
+    starts = np.cumsum([0, *(stage[-1] for stage in STAGES)])
+    renamed = {}
+    for key, value in weights.items():
+        parts = key.split(".")
+        if parts[0] == "blocks":
+            stage, block = int(parts[1]), int(parts[2])
+            names = first if stage == 0 else later
+            parts = ["_blocks", str(starts[stage] + block), names[parts[3]], *parts[4:]]
+        else:
+            parts[0] = top[parts[0]]
+        renamed[".".join(parts)] = value
+    return renamed
+
+
+@pytest.fixture(scope="module")
+def reference() -> torch.nn.Module:
+    """timm's network with random weights and batch-norm statistics."""
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0")
+    for name, value in network.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif name.endswith("running_mean"):
+            value.normal_(0, 0.2)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> OVSAM:
+    torch.manual_seed(0)
+    return build_tiny(TINY_CONFIG).eval()
+
+
+def make_prompts(boxes: list[list[float]], points: list[list[float]]) -> ModelPrompts:
+    """Boxes first, then prompts of one foreground point."""
+    count = len(boxes) + len(points)
+    model_boxes = torch.zeros(count, 4)
+    model_boxes[: len(boxes)] = torch.tensor(boxes).reshape(-1, 4)
+    coords, labels = torch.zeros(count, 1, 2), torch.full((count, 1), -1)
+    coords[len(boxes) :, 0] = torch.tensor(points).reshape(-1, 2)
+    labels[len(boxes) :] = 1
+    return ModelPrompts(
+        image_index=torch.zeros(count, dtype=torch.int64),
+        point_coords=coords,
+        point_labels=labels,
+        model_boxes_xyxy=model_boxes,
+        has_box=torch.arange(count) < len(boxes),
+    )
+
+
+@pytest.mark.parametrize("side", [64, 75])
+def test_trunk_equals_timm_whatever_the_padding(reference: torch.nn.Module, side: int) -> None:
+    """A wrong variant still says "cat" to a cat; only the logits tell."""
+    trunk = LiteTrunk().eval()
+    trunk.load_state_dict(fold_lite0_weights(published_names(reference.state_dict())))
+    pixels = torch.randn(2, 3, side, side)
+    with torch.inference_mode():
+        expected, found = reference(pixels), trunk.imagenet_logits(trunk(pixels)[-1])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_untrained_model_answers_a_box_with_its_ellipse(model: OVSAM) -> None:
+    features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
+    prompts = make_prompts([[100, 200, 220, 280]], [])
+    masks = model.decode_masks(features, model.encode_prompts(prompts))[0, 0] > 0
+    rows, columns = np.mgrid[:256, :256] * 2 + 1
+    ellipse = ((columns - 160) / 60) ** 2 + ((rows - 240) / 40) ** 2 <= 1
+    both = np.logical_and(masks.numpy(), ellipse).sum()
+    assert both / np.logical_or(masks.numpy(), ellipse).sum() > 0.9
+
+
+@torch.inference_mode()
+def test_prompts_do_not_depend_on_their_company(model: OVSAM) -> None:
+    features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 400)])
+    box, point = [50.0, 60.0, 150.0, 90.0], [300.0, 310.0]
+    both = model.decode_masks(features, model.encode_prompts(make_prompts([box], [point])))
+    alone = [
+        model.decode_masks(features, model.encode_prompts(make_prompts([box], []))),
+        model.decode_masks(features, model.encode_prompts(make_prompts([], [point]))),
+    ]
+    torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mode", ["head", "clip", "auto"])
+def test_names_in_every_mode(model: OVSAM, mode: str) -> None:
+    features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
+    prompts = make_prompts([[100, 200, 220, 280]], [])
+    mask_logits = model.decode_masks(features, model.encode_prompts(prompts))
+    text = torch.nn.functional.normalize(torch.randn(7, 2, 384), dim=-1)
+    kind = torch.tensor([1, 1, 1, 2, 2, 2, 2])
+    fusion = Fusion(mode=mode, category_kind=kind)  # type: ignore[arg-type]
+    logits = model.classify(features, mask_logits, prompts, text, fusion)
+    assert logits.shape == (1, 8)
+    assert bool(logits.isfinite().all())
