@@ -69,7 +69,7 @@ def read_instances(annotations: Path, image_folder: Path) -> InstanceDataset:
         for entry in content["annotations"]:
             if not entry.get("iscrowd", 0):
                 image_id = int(entry["image_id"])
-                found[image_id] += _read_instance(entry, sizes[image_id])
+                found[image_id] += _read_instance(entry, sizes[image_id], names)
         images = tuple(
             InstanceImage(
                 path=image_folder / entry["file_name"],
@@ -92,15 +92,20 @@ def read_instance_folder(folder: Path) -> InstanceDataset:
     return read_instances(folder / "instances.json", folder / "images")
 
 
-def _read_instance(entry: dict[str, object], original_hw: tuple[int, int]) -> list[Instance]:
+def _read_instance(
+    entry: dict[str, object], original_hw: tuple[int, int], names: dict[int, str]
+) -> list[Instance]:
     segmentation = read_segmentation(entry["segmentation"])
     if tuple(segmentation["size"]) != original_hw:
         raise ValueError(
             f"annotation {entry['id']}: mask {segmentation['size']}, image {original_hw}"
         )
+    annotation_id, category_id = entry["id"], entry["category_id"]
+    if not (isinstance(annotation_id, int) and isinstance(category_id, int)):
+        raise ValueError(f"annotation {annotation_id!r}: ids are integers")
+    if category_id not in names:
+        raise ValueError(f"annotation {annotation_id}: no category {category_id}")
     area = int(mask_areas([segmentation])[0])
     if area == 0:
         return []
-    annotation_id, category_id = entry["id"], entry["category_id"]
-    assert isinstance(annotation_id, int) and isinstance(category_id, int)
     return [Instance(annotation_id, category_id, segmentation, area)]
