@@ -24,8 +24,8 @@ from ovsam_cli.training.losses import (
 )
 from ovsam_cli.training.prompt_sampling import TrainingBatch, build_batch
 
-MAX_FEATURE_NOISE = 0.6  # in standard deviations of a channel
-MAX_CHANNEL_DROPOUT = 0.25
+MAX_FEATURE_NOISE = 0.9  # in standard deviations of a channel
+MAX_CHANNEL_DROPOUT = 0.35
 ELLIPSE_SHARE = 0.6  # of the untrained weight, added in the end
 NUM_POINTS = 1024  # a mask; the published model takes 12,544 of a frame of twice the side
 

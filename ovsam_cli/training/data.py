@@ -16,7 +16,7 @@ from ovsam_cli.structures import BoolArray
 
 MIN_AREA = 32  # pixels of the model frame; smaller masks are dropped (spec section 7.2)
 MIN_VISIBLE_SHARE = 0.2  # of an object that the crop must keep
-SCALE_RANGE = (0.8, 2.2)  # of the size at which the long side fills the model frame
+SCALE_RANGE = (0.6, 1.9)  # of the size at which the long side fills the model frame
 UInt8Array = NDArray[np.uint8]
 
 

@@ -18,6 +18,7 @@ MAX_POINTS = 4
 KINDS = ("box", "center", "point", "points", "box and point", "mask and point")
 KIND_PROBS = (0.35, 0.34, 0.17, 0.08, 0.03, 0.03)
 EXACT_BOX_SHARE = 0.5
+SMALL_PREFERENCE = 0.25  # exponent of the area
 BOX_NOISE = 0.06  # deviation of a side, as a share of the box
 MASK_PROMPT_LOGIT = 10.0
 
@@ -56,11 +57,13 @@ def build_batch(
 ) -> TrainingBatch:
     """Sample `num_prompts` prompts a view.
 
-    Every object of a view is prompted before one is prompted again (spec section 7.2).
+    Every object of a view is prompted before one is prompted again (spec section 7.2); of more
+    objects than prompts the small ones are taken rather.
     """
     prompts, rows, image_index, offset = [], [], [], 0
     for number, view in enumerate(views):
-        order = rng.permutation(len(view.masks))
+        share = view.masks.sum(axis=(1, 2)) ** -SMALL_PREFERENCE
+        order = rng.choice(len(share), len(share), replace=False, p=share / share.sum())
         chosen = np.resize(order, num_prompts)
         prompts += [_sample_prompt(view.masks[row], rng) for row in chosen]
         rows += [offset + int(row) for row in chosen]
