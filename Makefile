@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --previews all --restart
+DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --previews all \
+	--min-region 150 --restart
 
 .PHONY: demo test parity clean
 

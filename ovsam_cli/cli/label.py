@@ -43,9 +43,6 @@ def label(
     nms_iou: Annotated[
         float, typer.Option(min=0, max=1, help="Grid: masks that overlap more are one.")
     ] = 0.7,
-    min_region: Annotated[
-        int, typer.Option(min=0, help="Grid: remove islands and holes below this many pixels.")
-    ] = 0,
     model: Annotated[
         str,
         typer.Option(
@@ -95,6 +92,12 @@ def label(
             rich_help_panel=NAMES,
         ),
     ] = None,
+    min_region: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Remove islands and holes below this many pixels.", rich_help_panel=NAMES
+        ),
+    ] = 0,
     top_k: Annotated[
         int, typer.Option(min=0, help="Names kept with each object.", rich_help_panel=NAMES)
     ] = 5,
@@ -142,12 +145,13 @@ def label(
             fusion=fusion,
             min_score=min_score,
             min_stability=min_stability,
+            min_region=min_region,
             top_k=top_k,
             unknown_name=unknown_name,
             masks=masks,
             exif=exif,
             num_previews=parse_previews(previews),
-            grid=None if prompts else GridOptions(grid, crop_layers, nms_iou, min_region),
+            grid=None if prompts else GridOptions(grid, crop_layers, nms_iou),
         )
         request = LabelRequest(
             images=tuple(images),

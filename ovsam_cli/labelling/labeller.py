@@ -22,6 +22,8 @@ from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.vocabulary import Vocabulary, resolve_trained_names
 
+MANY_NAMES = 200  # fewer are encoded in seconds, and nobody needs to hear of it
+
 
 def build_labeller(
     plan: RunPlan, *, on_message: Callable[[str], None]
@@ -73,11 +75,13 @@ def _embed_names(
         )
         return embeddings
     encoder = load_text_tower(request.model, device=device, on_message=on_message)
+
+    def on_progress(done: int, total: int) -> None:
+        if total >= MANY_NAMES:
+            on_message(f"{done} of {total} new names encoded")
+
     return build_text_embeddings(
-        plan.vocabulary,
-        encoder,
-        cache_dir=text_cache_dir(),
-        on_progress=lambda done, total: on_message(f"{done} of {total} new names encoded"),
+        plan.vocabulary, encoder, cache_dir=text_cache_dir(), on_progress=on_progress
     )
 
 

@@ -21,13 +21,11 @@ class GridOptions:
         points_per_side: of the whole image; crops have fewer.
         crop_layers: layer l adds (2^l)^2 overlapping crops.
         nms_iou: masks that overlap more than this are one object.
-        min_region: islands and holes below this many pixels are removed; 0 keeps all.
     """
 
     points_per_side: int = 32
     crop_layers: int = 0
     nms_iou: float = 0.7
-    min_region: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,7 @@ class LabelOptions:
         fusion: `auto` joins both recognition branches, `head` and `clip` use one.
         min_score: lowest score of a name, in [0, 1].
         min_stability: lowest mask stability; None is 0 with prompts, 0.9 in grid mode.
+        min_region: islands and holes below this many pixels are removed; 0 keeps all.
         top_k: names kept with each object.
         unknown_name: category of objects below `min_score`; None drops them.
         masks: how masks stand in the COCO file.
@@ -55,6 +54,7 @@ class LabelOptions:
     fusion: Literal["auto", "head", "clip"] = "auto"
     min_score: float = 0.0
     min_stability: float | None = None
+    min_region: int = 0
     top_k: int = 5
     unknown_name: str | None = None
     masks: Literal["rle", "polygon", "rle-uncompressed", "none"] = "rle"

@@ -64,11 +64,10 @@ class Labeller:
     @property
     def postprocess_options(self) -> PostprocessOptions:
         """What is kept of the network's output."""
-        grid = self.options.grid
         return PostprocessOptions(
             min_score=self.options.min_score,
             min_stability=self.options.stability_cut,
-            min_region=0 if grid is None else grid.min_region,
+            min_region=self.options.min_region,
             top_k=self.options.top_k,
             unknown_category_id=self.unknown_category_id,
         )

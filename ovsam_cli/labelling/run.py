@@ -133,8 +133,7 @@ def find_prompts(
     assert plan.prompts is not None
     prompts, problems = plan.prompts.for_image(record, original_hw)
     return prompts, tuple(
-        p.message if p.prompt_id is None else f"prompt {p.prompt_id}: {p.message}"
-        for p in problems
+        p.message if p.prompt_id is None else f"prompt {p.prompt_id}: {p.message}" for p in problems
     )
 
 
