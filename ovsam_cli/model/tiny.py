@@ -21,7 +21,8 @@ from ovsam_cli.model.prompt_encoder import PromptEmbeddings
 from ovsam_cli.model.tiny_prompts import NUM_PROMPT_MAPS
 from ovsam_cli.model.tiny_regions import TinyRegionHead
 
-_ELLIPSE_WEIGHT, _OUTSIDE_WEIGHT = 4.0, 2.0  # the untrained answer to a box
+# The untrained answer to a box: its ellipse, and nothing outside.
+ELLIPSE_WEIGHTS = (4.0, 2.0, *[0.0] * (NUM_PROMPT_MAPS - 2))
 
 
 class ContextBlock(nn.Module):
@@ -145,21 +146,20 @@ class TinyMaskDecoder(nn.Module):
         self.roi_conv = roi_conv
         self._start_as_ellipse()
 
-    def strengthen_ellipse(self, share: float) -> None:
-        """Add `share` of the untrained model's weights of the ellipse in the box."""
+    def add_prompt_weights(self, weights: Sequence[float]) -> None:
+        """Add to the weight of each prompt map, for every prompt alike."""
         last = self.hypernetwork.layers[-1]
-        assert isinstance(last, nn.Linear)
+        assert isinstance(last, nn.Linear) and len(weights) == NUM_PROMPT_MAPS
         first_map = self.group_dims[0] + self.group_dims[1]
         with torch.no_grad():
-            last.bias[first_map] += share * _ELLIPSE_WEIGHT
-            last.bias[first_map + 1] += share * _OUTSIDE_WEIGHT
+            last.bias[first_map : first_map + NUM_PROMPT_MAPS] += torch.tensor(weights)
 
     def _start_as_ellipse(self) -> None:
         last = self.hypernetwork.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
-        self.strengthen_ellipse(1.0)
+        self.add_prompt_weights(ELLIPSE_WEIGHTS)
 
     def forward(
         self,
@@ -189,9 +189,13 @@ class TinyMaskDecoder(nn.Module):
         skips = self.fine_skip(fine_features)  # (I, C, 4h, 4w)
         upscaled = self._upscale(keys, source.shape[-2:], skips[index])  # (B, C, 4h, 4w)
         learned = _weigh(weights[0], upscaled) + _weigh_by_image(weights[1], fine_features, index)
-        learned = learned + weights[3][..., None]  # (B, 4h, 4w)
+        learned = (learned + weights[3][..., None])[:, None]  # (B, 1, 4h, 4w)
+        # A point alone leaves much to the image, and photographs are noisier than scenes.
+        smooth = F.avg_pool2d(learned, 3, 1, 1, count_include_pad=False)
+        has_box = prompt_maps[:, 0].flatten(1).any(dim=1)[:, None, None, None]
+        learned = torch.where(has_box, learned, smooth)
         size = prompt_maps.shape[-2:]
-        learned = F.interpolate(learned[:, None], size, mode="bilinear", align_corners=False)
+        learned = F.interpolate(learned, size, mode="bilinear", align_corners=False)
         return learned + _weigh(weights[2], prompt_maps)[:, None]
 
     def _tokens(self, prompts: PromptEmbeddings) -> tuple[Tensor, Tensor | None]:
