@@ -125,20 +125,23 @@ def prompts_from_grid(
     )
 
 
-def measure_masks(mask_logits: Tensor, geometry: ImageGeometry) -> GridMasks:
+def measure_masks(
+    mask_logits: Tensor, geometry: ImageGeometry, *, stability_offset: float = 1.0
+) -> GridMasks:
     """Pack a chunk of masks and measure them where they are; only bits leave the device.
 
     Args:
         mask_logits: (B, 1, h, w) float, padded model frame, any device.
         geometry: of the image or crop.
+        stability_offset: logits by which a mask is cut higher and lower; SAM's is 1.
     """
     height, width = mask_logits.shape[-2:]
     rows = -(-geometry.input_hw[0] * height // geometry.model_size)
     columns = -(-geometry.input_hw[1] * width // geometry.model_size)
     inside = mask_logits[:, 0, :rows, :columns]
     above = inside > 0  # (B, rows, columns)
-    high = (inside > 1.0).sum(dim=(1, 2))  # SAM's stability offset is 1 logit
-    low = (inside > -1.0).sum(dim=(1, 2)).clamp(min=1)
+    high = (inside > stability_offset).sum(dim=(1, 2))
+    low = (inside > -stability_offset).sum(dim=(1, 2)).clamp(min=1)
     y0, y1 = _find_extent(above.any(dim=2))
     x0, x1 = _find_extent(above.any(dim=1))
     return GridMasks(

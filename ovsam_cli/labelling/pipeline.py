@@ -67,6 +67,7 @@ class Labeller:
         return PostprocessOptions(
             min_score=self.options.min_score,
             min_stability=self.options.stability_cut,
+            stability_offset=self.model.config.stability_offset,
             min_region=self.options.min_region,
             top_k=self.options.top_k,
             unknown_category_id=self.unknown_category_id,
@@ -144,7 +145,9 @@ def _label_crop(
     options = labeller.options
     for start, chunk in enumerate(prompts.split(options.prompts_per_batch)):
         mask_logits = decode(labeller, features, chunk, [geometry])
-        measured = measure_masks(mask_logits, geometry)
+        measured = measure_masks(
+            mask_logits, geometry, stability_offset=labeller.model.config.stability_offset
+        )
         # Unstable masks go at once: the logits of a whole grid would not fit beside the model.
         stable = np.flatnonzero(measured.stability_scores >= options.stability_cut)
         kept_logits.append(mask_logits[stable])

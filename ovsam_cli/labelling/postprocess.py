@@ -26,6 +26,7 @@ class PostprocessOptions:
     Attributes:
         min_score: lowest score of a name, in [0, 1].
         min_stability: lowest mask stability, in [0, 1].
+        stability_offset: logits by which a mask is cut higher and lower; the model's own.
         min_area: fewest mask pixels, original frame.
         min_region: islands and holes of fewer pixels are removed from each mask; 0 keeps all.
         top_k: number of best names kept with each object.
@@ -35,6 +36,7 @@ class PostprocessOptions:
 
     min_score: float = 0.0
     min_stability: float = 0.0
+    stability_offset: float = 1.0
     min_area: int = 0
     min_region: int = 0
     top_k: int = 5

@@ -40,6 +40,7 @@ class OVSAMConfig:
         fpn_dim, fpn_finest_scale: of the FPN, and the box side its finest level suits.
         head_roi_size, clip_roi_size: cells a side of a pooled region, head and CLIP branch.
         logit_scale: log of the factor on cosine similarities.
+        stability_offset: logits by which a mask is cut higher and lower for its stability.
         alpha, beta: CLIP's share for base categories and for the others.
         trained_on: names, or vocabularies such as `lvis:base`, that the head saw in training.
         trunk_layers, trunk_width, trunk_heads, trunk_image_size: of the CLIP trunk.
@@ -66,6 +67,7 @@ class OVSAMConfig:
     head_roi_size: int = 12
     clip_roi_size: int = 12
     logit_scale: float = 4.6052
+    stability_offset: float = 1.0
     alpha: float = 0.1
     beta: float = 0.9
     trained_on: tuple[str, ...] = ()
