@@ -90,7 +90,8 @@ def postprocess(
     """
     low_masks, class_probs = _to_arrays(mask_logits, class_logits, len(prompts), len(vocabulary))
     names = _rank_names(class_probs, max(options.top_k, 2))
-    stability_scores = masks.compute_stability_scores(inside := crop_to_image(low_masks, geometry))
+    inside = crop_to_image(low_masks, geometry)
+    stability_scores = masks.compute_stability_scores(inside, offset=options.stability_offset)
     dropped: Counter[DropReason] = Counter()  # filled by the two filters
     rows = _filter_logits(inside, stability_scores, names, options, dropped)
     rows, encoded = _cut_masks(low_masks, rows, geometry, options, dropped)
