@@ -59,12 +59,6 @@ def build_ovsam(config: OVSAMConfig) -> OVSAM:
 
         return build_tiny(config)
     grid_hw = (config.grid_size, config.grid_size)
-    transformer = TwoWayTransformer(
-        depth=config.decoder_depth,
-        embed_dim=config.embed_dim,
-        num_heads=config.decoder_heads,
-        mlp_dim=config.decoder_mlp_dim,
-    )
     return OVSAM(
         config=config,
         backbone=build_clip_trunk(
@@ -87,17 +81,28 @@ def build_ovsam(config: OVSAMConfig) -> OVSAM:
         ),
         pe=PromptEncoder(embed_dim=config.embed_dim, grid_hw=grid_hw, model_size=config.model_size),
         fpn_neck=Fpn(in_channels=config.fpn_channels, out_channels=config.fpn_dim),
-        mask_decoder=MaskDecoder(
-            embed_dim=config.embed_dim,
+        mask_decoder=_build_mask_decoder(config),
+    )
+
+
+def _build_mask_decoder(config: OVSAMConfig) -> MaskDecoder:
+    """Mask decoder and recognition head."""
+    transformer = TwoWayTransformer(
+        depth=config.decoder_depth,
+        embed_dim=config.embed_dim,
+        num_heads=config.decoder_heads,
+        mlp_dim=config.decoder_mlp_dim,
+    )
+    return MaskDecoder(
+        embed_dim=config.embed_dim,
+        text_dim=config.text_dim,
+        predictor=MaskPredictor(embed_dim=config.embed_dim, transformer=transformer),
+        roi_conv=RegionHead(
+            in_channels=config.fpn_dim,
             text_dim=config.text_dim,
-            predictor=MaskPredictor(embed_dim=config.embed_dim, transformer=transformer),
-            roi_conv=RegionHead(
-                in_channels=config.fpn_dim,
-                text_dim=config.text_dim,
-                roi_size=config.head_roi_size,
-                strides=config.fpn_strides,
-                finest_scale=config.fpn_finest_scale,
-            ),
+            roi_size=config.head_roi_size,
+            strides=config.fpn_strides,
+            finest_scale=config.fpn_finest_scale,
         ),
     )
 
