@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from ovsam_cli.errors import CheckpointError
 
 CHECKPOINT_NAME, BEST_NAME, LOG_NAME = "checkpoint.pt", "best.pt", "log.jsonl"
 Scores = Mapping[str, float]
+# What a damaged or foreign file makes torch raise.
+_UNREADABLE = (
+    *(RuntimeError, KeyError, ValueError, TypeError),
+    *(EOFError, OSError, pickle.UnpicklingError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ class Training:
         if scores["score"] > self.best_score:
             self.best_score = scores["score"]
             _write_atomically(self.average, self.options.folder / BEST_NAME)
+            # A run stopped now must still know how good these weights are.
+            self.save()
 
     def _log(self, values: Scores, on_log: Callable[[Scores], None] | None) -> None:
         line = {"step": self.step, "seconds": round(self.seconds, 1)}
@@ -171,9 +179,11 @@ class Training:
             state = torch.load(path, weights_only=True)
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+        except _UNREADABLE as error:
+            # torch's own text on unpickling advises to load the file without protection.
+            reason = "damaged" if isinstance(error, pickle.UnpicklingError) else error
             raise CheckpointError(
-                f"{path}: not a checkpoint of this training ({error}); give another --out"
+                f"{path}: not a checkpoint of this training ({reason}); give another --out"
             ) from error
         self.average, self.step = state["average"], state["step"]
         self.seconds, self.best_score = state["seconds"], state["best_score"]

@@ -81,7 +81,7 @@ def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
         assert torch.equal(value, other[key]), key
 
 
-@pytest.mark.parametrize("stops", [[5], [0, 1, 7], [11]])
+@pytest.mark.parametrize("stops", [[5], [0, 7]])
 def test_resumed_run_ends_bit_exactly_where_an_uninterrupted_one_does(
     options: LoopOptions, tmp_path: Path, stops: list[int]
 ) -> None:
@@ -215,7 +215,8 @@ def test_resumed_run_does_not_replace_better_weights(options: LoopOptions) -> No
     best = (options.folder / BEST_NAME).read_bytes()
     resumed = make_training(options)
     resumed.resume()
-    resumed.run(make_step(resumed.module), lambda average: {"score": 0.5})
+    scores = iter(range(12))
+    resumed.run(make_step(resumed.module), lambda average: {"score": 0.1 + 0.05 * next(scores)})
     assert (options.folder / BEST_NAME).read_bytes() == best
 
 
