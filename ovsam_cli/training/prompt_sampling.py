@@ -95,8 +95,9 @@ def _sample_prompt(mask: BoolArray, rng: np.random.Generator) -> _Prompt:
         points[0], labels[0] = _central_point(mask), 1
     elif kind == "points":
         count = int(rng.integers(2, MAX_POINTS + 1))
+        has_background = not mask.all()
         for row in range(count):
-            is_foreground = row == 0 or rng.random() < 0.6
+            is_foreground = row == 0 or rng.random() < 0.6 or not has_background
             points[row] = _random_point(mask if is_foreground else _surroundings(mask), rng)
             labels[row] = int(is_foreground)
     elif kind != "box":
@@ -126,6 +127,8 @@ def _central_point(mask: BoolArray) -> FloatArray:
     left, top, right, bottom = find_tight_box(mask).astype(int)
     # Every step-th pixel: the blur below would be slow on a large mask.
     step = max(1, min(right - left, bottom - top) // 24)
+    if not mask[top:bottom:step, left:right:step].any():
+        step = 1  # too thin for that
     part = torch.from_numpy(mask[top:bottom:step, left:right:step]).float()[None, None]
     size = max(1, min(part.shape[-2:]) // 4)
     depth = part
@@ -143,13 +146,13 @@ def _random_point(mask: BoolArray, rng: np.random.Generator) -> FloatArray:
 
 
 def _surroundings(mask: BoolArray) -> BoolArray:
-    """Background inside the box grown by a quarter; all background if there is none."""
+    """Background inside the box grown by a quarter; the mask must leave some."""
     left, top, right, bottom = find_tight_box(mask).astype(int)
     grow_x, grow_y = (right - left) // 4 + 2, (bottom - top) // 4 + 2
     near = np.zeros_like(mask)
     near[max(0, top - grow_y) : bottom + grow_y, max(0, left - grow_x) : right + grow_x] = True
     around: BoolArray = near & ~mask
-    return around if around.any() else ~mask | (left >= 0)
+    return around
 
 
 def _to_model_prompts(
