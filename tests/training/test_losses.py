@@ -11,6 +11,7 @@ from ovsam_cli.training.losses import (
     dice_loss,
     mask_loss,
     sample_candidates,
+    sample_maps,
     sample_uncertain_points,
 )
 
@@ -55,3 +56,29 @@ def test_candidates_crowd_around_a_small_box() -> None:
     is_near = ((points - 0.51).abs() < 0.02).all(dim=-1)
     assert 500 < int(is_near.sum()) < 700
     assert float(points.min()) >= 0 and float(points.max()) < 1
+
+
+def test_closed_forms() -> None:
+    """No opinion costs log 2; certainty about the right answer costs nothing."""
+    targets = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    undecided, sure = torch.zeros(1, 4), 100 * (2 * targets - 1)
+    assert float(mask_loss(undecided, targets)) == pytest.approx(5 * np.log(2), rel=1e-6)
+    assert float(dice_loss(undecided, targets)) == pytest.approx(5 * (1 - 3 / 5), rel=1e-6)
+    assert float(mask_loss(sure, targets)) == pytest.approx(0, abs=1e-6)
+    assert float(dice_loss(sure, targets)) == pytest.approx(0, abs=1e-6)
+    empty = torch.zeros(1, 4)
+    assert float(dice_loss(empty - 100, empty)) == pytest.approx(0, abs=1e-6)
+
+
+def test_background_weighs_a_tenth() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+    background = -torch.log_softmax(logits[1], 0)[2]
+    expected = 2 * (np.log(3) + 0.1 * background) / 1.1
+    found = classification_loss(logits, torch.tensor([0, 2]))
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_maps_are_sampled_at_cell_centers() -> None:
+    maps = torch.arange(8.0).reshape(1, 1, 2, 4)
+    points = torch.tensor([[[0.125, 0.25], [0.875, 0.75], [0.5, 0.5]]])
+    assert sample_maps(maps, points).tolist() == [[0.0, 7.0, 3.5]]
