@@ -193,7 +193,7 @@ class TinyMaskDecoder(nn.Module):
         # A point alone leaves much to the image, and photographs are noisier than scenes.
         smooth = F.avg_pool2d(learned, 3, 1, 1, count_include_pad=False)
         has_box = prompt_maps[:, 0].flatten(1).any(dim=1)[:, None, None, None]
-        learned = torch.where(has_box, learned, smooth)
+        learned = torch.where(has_box, learned, (learned + smooth) / 2)
         size = prompt_maps.shape[-2:]
         learned = F.interpolate(learned, size, mode="bilinear", align_corners=False)
         return learned + _weigh(weights[2], prompt_maps)[:, None]

@@ -28,8 +28,8 @@ TINY_CONFIG = OVSAMConfig(
     text_tower="minilm-l6",
     fpn_channels=STAGE_CHANNELS,
     logit_scale=3.0,
-    alpha=0.3,
-    beta=0.3,
+    alpha=0.2,
+    beta=0.2,
     neck_depth=2,
 )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.model.ovsam import OVSAM
-from ovsam_cli.model.tiny import TinyMaskDecoder
+from ovsam_cli.model.tiny import ELLIPSE_WEIGHTS, TinyMaskDecoder
 from ovsam_cli.training.bank import find_views, read_view
 from ovsam_cli.training.losses import (
     OVERSAMPLING,
@@ -26,9 +26,8 @@ from ovsam_cli.training.prompt_sampling import TrainingBatch, build_batch
 
 MAX_FEATURE_NOISE = 0.9  # in standard deviations of a channel
 MAX_CHANNEL_DROPOUT = 0.35
-# Added to the prompt maps' weights in the end, in the order of `tiny_prompts`: ellipse, outside,
-# inside, x, y; Gaussians of 4 to 130 pixels around the point; background.
-FINAL_PROMPT_WEIGHTS = (2.4, 1.2, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, -0.7, 0.0)
+# Added to the weights of the ellipse in the box and of what lies outside, in the end.
+FINAL_ELLIPSE_SHARE = 0.6
 NUM_POINTS = 1024  # a mask; the published model takes 12,544 of a frame of twice the side
 
 
@@ -125,10 +124,10 @@ def build_mask_step(
 
 
 def finish_masks(parts: MaskParts) -> None:
-    """Give the prompt itself more say than training did.
+    """Give the box itself more say than training did.
 
     Scenes are easier than photographs: there the learned maps are less sure than they think.
-    The few numbers were chosen by validation photographs that are no training data.
+    The share was chosen by validation photographs that are no training data.
     """
     assert isinstance(parts.mask_decoder, TinyMaskDecoder)
-    parts.mask_decoder.add_prompt_weights(FINAL_PROMPT_WEIGHTS)
+    parts.mask_decoder.add_prompt_weights([FINAL_ELLIPSE_SHARE * one for one in ELLIPSE_WEIGHTS])
