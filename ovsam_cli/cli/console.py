@@ -112,6 +112,7 @@ def one_line_errors(console: Console, *, how_to_resume: str = "") -> Iterator[No
     except KeyboardInterrupt as stop:
         number = stop.signal_number if isinstance(stop, Interrupted) else signal.SIGINT
         console.say(f"stopped by signal {int(number)}. {how_to_resume}".rstrip())
+        console.event("interrupted", {"signal": int(number)})
         raise typer.Exit(128 + int(number)) from None
     finally:
         for number, handler in previous.items():

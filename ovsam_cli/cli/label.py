@@ -125,7 +125,7 @@ def label(
         bool, typer.Option("--dry-run", help="Check everything, label nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
 ) -> None:
     """Segment and name every prompted object; run again to go on where a run stopped."""

@@ -95,6 +95,9 @@ def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) ->
         for name, value in asdict(plan.request.options).items()
         if name not in NOT_IN_FINGERPRINT
     }
+    # One setting a line, so that a refusal can show what differs.
+    grid = options.pop("grid") or {}
+    options |= {f"grid.{name}": value for name, value in grid.items()}
     options["min_stability"] = plan.request.options.stability_cut
     options["dtype"] = str(labeller.dtype).removeprefix("torch.")
     options["text_embeddings"] = labeller.text_hash

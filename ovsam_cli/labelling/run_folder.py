@@ -38,8 +38,9 @@ def prepare_output(out: Path, *, overwrite: bool = False) -> RunLock:
         The lock; release it (or leave its `with` block) when the run ends.
 
     Raises:
-        InputError: `out` is a file, or holds something that is not a run of ours.
-        OutputError: the folder cannot be written, or another run is writing to it.
+        InputError: `out` is a file, cannot be written, or holds something that is not a run of
+            ours.
+        OutputError: another run is writing to it.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, but the output is a folder; choose another --out")
@@ -56,7 +57,10 @@ def prepare_output(out: Path, *, overwrite: bool = False) -> RunLock:
             )
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise output_error(state, error) from error
+        raise InputError(
+            f"{out}: cannot be written: {error.strerror or error}; choose another --out or "
+            "mend its permissions"
+        ) from error
     return RunLock.acquire(out)
 
 

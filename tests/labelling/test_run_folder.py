@@ -75,7 +75,7 @@ def test_output_that_is_a_file(tmp_path):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written: Not a directory"):
+    with pytest.raises(InputError, match="cannot be written: Not a directory"):
         prepare_output(tmp_path / "file" / "out")
 
 
