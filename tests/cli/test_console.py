@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import typer
@@ -45,12 +46,16 @@ def test_signals_stop_with_their_code(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    # A shell starts background jobs with SIGINT ignored; tests may run in one.
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (
         pytest.raises(typer.Exit) as exit_,
         one_line_errors(Console(), how_to_resume="Run the same command again to go on."),
     ):
         os.kill(os.getpid(), number)
-        signal.pause()
+        time.sleep(10)
+        pytest.fail("the signal did not arrive")
+    signal.signal(signal.SIGINT, old)
     assert exit_.value.exit_code == code
     assert "Run the same command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
