@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
 	@$(DEMO) --prompts examples/prompts.json --out demo-output/prompts
 	@echo "== no prompts: a grid of 16 x 16 points"
-	@$(DEMO) --grid 16 --out demo-output/grid
+	@$(DEMO) --grid 16 --min-stability 0.6 --out demo-output/grid
 	@echo "COCO files and overlay pictures:"
 	@ls demo-output/*/annotations.json demo-output/*/previews/*.jpg
 

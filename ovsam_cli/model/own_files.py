@@ -100,6 +100,7 @@ def save_weights(
         os.close(handle)
         try:
             save_file(stored, temporary, metadata)
+            os.chmod(temporary, 0o644)  # mkstemp's files are for their owner only
             os.replace(temporary, target)
         finally:
             Path(temporary).unlink(missing_ok=True)
