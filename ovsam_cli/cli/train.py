@@ -86,15 +86,12 @@ def clip2sam(
     """Train `tiny`; started again with the same folder it goes on where it was."""
     console = Console(quiet=quiet)
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
-        import torch
-
         from ovsam_cli.errors import InputError
         from ovsam_cli.training.loop import LoopOptions
         from ovsam_cli.training.tiny_run import TinyRunOptions, train_tiny
 
         if (val_annotations is None) != (val_images is None):
             raise InputError("--val-annotations and --val-images go together")
-        torch.set_num_threads(threads)
         loop = LoopOptions(
             folder=out,
             max_steps=max_steps,
@@ -113,6 +110,7 @@ def clip2sam(
             loop=loop,
             name_steps=name_steps,
             validation=validation,
+            num_threads=threads,
         )
         target = train_tiny(options, console.say, lambda line: console.say(json.dumps(line)))
         console.result(str(target))

@@ -64,6 +64,7 @@ class TinyRunOptions:
         loop: of the masks.
         name_steps: of the names.
         validation: annotations and images to choose the best checkpoint by, or None.
+        num_threads: of torch; it counts for the whole process.
     """
 
     data: tuple[DataFolder, ...]
@@ -75,6 +76,7 @@ class TinyRunOptions:
     loop: LoopOptions
     name_steps: int
     validation: tuple[Path, Path] | None
+    num_threads: int = 1
 
 
 def train_tiny(options: TinyRunOptions, on_message: Callable[[str], None], on_log: OnLog) -> Path:
@@ -88,6 +90,7 @@ def train_tiny(options: TinyRunOptions, on_message: Callable[[str], None], on_lo
     Returns:
         The weights file.
     """
+    torch.set_num_threads(options.num_threads)
     torch.manual_seed(options.loop.seed)
     model = build_frozen_tiny(options.trunk)
     datasets = [read_instance_folder(one.folder) for one in options.data]
