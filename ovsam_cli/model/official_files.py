@@ -167,7 +167,9 @@ def _iter_canonical(named: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]
         else:
             name = _rename_ovsam(key)
         if name is not None:
-            yield name, tensor
+            # Batch counters are scalars; files of old PyTorch versions hold them as one row.
+            is_counter = name.endswith("num_batches_tracked") and tensor.numel() == 1
+            yield name, tensor.reshape(()) if is_counter else tensor
 
 
 def _rename_clip(key: str) -> str | None:

@@ -135,6 +135,13 @@ def test_contradicting_files_are_refused(tmp_path: Path, state: dict[str, Tensor
         load_model(str(tmp_path), device=CPU)
 
 
+def test_batch_counters_of_old_files(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """Old PyTorch wrote 0-d counters as (1,); such files were once refused as another model's."""
+    old = {key: t.reshape(1) if key.endswith("tracked") else t for key, t in state.items()}
+    write(tmp_path, (FULL_FILE,), old)
+    assert_state(tmp_path / FULL_FILE, state)
+
+
 def test_missing_parts_are_named_with_their_suppliers(
     tmp_path: Path, state: dict[str, Tensor]
 ) -> None:
