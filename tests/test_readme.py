@@ -81,3 +81,13 @@ def test_speaks_of_every_command(ovsam: Callable[..., Result]) -> None:
     for command in ("label", "embed-vocab", "models", "train"):
         assert f"`ovsam {command}" in README or f"\novsam {command}" in README
         assert ovsam(command, "--help").exit_code == 0
+
+
+def test_train_commands_have_their_options(ovsam: Callable[..., Result]) -> None:
+    shown = README.replace("\\\n", " ")
+    for command in ("scenes", "clip2sam"):
+        lines = re.findall(rf"^ovsam train {command} .*$", shown, flags=re.MULTILINE)
+        assert lines
+        known = ovsam("train", command, "--help").stdout
+        for option in re.findall(r"--[a-z-]+", " ".join(lines)):
+            assert option in known

@@ -59,7 +59,8 @@ def _embed(
 ) -> str:
     """Encode and write; returns the line for stdout."""
     from ovsam_cli.labelling.device import choose_device
-    from ovsam_cli.labelling.text_embeddings import build_text_embeddings, text_cache_dir
+    from ovsam_cli.labelling.text_embeddings import build_text_embeddings
+    from ovsam_cli.model.hub import cache_folder
     from ovsam_cli.model.text_towers import load_text_tower
 
     patterns = _read_patterns(templates)
@@ -69,7 +70,7 @@ def _embed(
         names,
         encoder,
         templates=patterns,
-        cache_dir=text_cache_dir(),
+        cache_dir=cache_folder(),
         on_progress=_progress_lines(console),
     )
     embeddings.save(target)

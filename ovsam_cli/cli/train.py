@@ -38,7 +38,8 @@ def scenes(
     """Make scenes with exact masks; started again it makes those that are missing."""
     console = Console(quiet=quiet)
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
-        from ovsam_cli.training.scenes.composed import compose_scenes
+        from ovsam_cli.training.scenes.catalog import write_attributions
+        from ovsam_cli.training.scenes.composed import compose_scenes, write_composed_attributions
         from ovsam_cli.training.scenes.render import render_scenes
         from ovsam_cli.training.scenes.sidecars import assemble_annotations
         from ovsam_cli.training.scenes.sources import download_sources
@@ -56,6 +57,10 @@ def scenes(
             on_image_done=lambda index: console.say(f"scene {index}"),
         )
         assemble_annotations(out)
+        if kind == "rendered":
+            write_attributions(sources, out)
+        else:
+            write_composed_attributions(out, split)
         console.result(f"{written} scenes written to {out}")
 
 

@@ -14,10 +14,10 @@ from ovsam_cli.labelling.text_embeddings import (
     TextEmbeddings,
     build_text_embeddings,
     read_text_embeddings,
-    text_cache_dir,
 )
 from ovsam_cli.model.checkpoint import LoadedModel, load_model
 from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.hub import cache_folder
 from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.vocabulary import Vocabulary, resolve_trained_names
@@ -81,7 +81,7 @@ def _embed_names(
             on_message(f"{done} of {total} new names encoded")
 
     return build_text_embeddings(
-        plan.vocabulary, encoder, cache_dir=text_cache_dir(), on_progress=on_progress
+        plan.vocabulary, encoder, cache_dir=cache_folder(), on_progress=on_progress
     )
 
 

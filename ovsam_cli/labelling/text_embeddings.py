@@ -206,13 +206,6 @@ def check_templates(templates: Sequence[str], where: str) -> None:
             )
 
 
-def text_cache_dir() -> Path:
-    """`$OVSAM_CACHE`, else `ovsam` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    if "OVSAM_CACHE" in os.environ:
-        return Path(os.environ["OVSAM_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ovsam"
-
-
 def _stacked(synonyms: Sequence[tuple[str, ...]], vectors: dict[str, FloatArray]) -> FloatArray:
     width = max(len(names) for names in synonyms)
     padded = [(*names, *[names[0]] * (width - len(names))) for names in synonyms]

@@ -16,6 +16,7 @@ from ovsam_cli.errors import InputError
 from ovsam_cli.model.clip2sam import compute_class_logits
 from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.tiny_regions import describe_regions
+from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.structures import FloatArray
 from ovsam_cli.training.bank import BankView, find_views, read_view
 from ovsam_cli.training.data import to_pixels
@@ -57,7 +58,8 @@ def describe_bank(
         file = kept / f"{path.stem}.pt"
         if not file.exists():
             rng = np.random.default_rng([1, int(path.stem)])
-            torch.save(_describe_view(model, read_view(path), rng), file)
+            with write_whole_file(file) as target:
+                torch.save(_describe_view(model, read_view(path), rng), target)
         found = torch.load(file, weights_only=True)
         descriptors.append(found["descriptors"])
         names += json.loads(found["names"])
@@ -86,7 +88,8 @@ def describe_pages(model: OVSAM, sources: Path, kept: Path, num_pages: int, seed
         if not file.exists():
             rng = np.random.default_rng([seed, 2, number])
             page = compose_name_scene(assets, model.config.model_size, rng)
-            torch.save(_describe_page(model, page, rng), file)
+            with write_whole_file(file) as target:
+                torch.save(_describe_page(model, page, rng), target)
         found.append(torch.load(file, weights_only=True))
     names = [name for one in found for name in json.loads(one["names"])]
     return Regions(torch.cat([one["descriptors"] for one in found]), tuple(names))
@@ -198,12 +201,16 @@ def train_names(
     seed: int = 0,
     on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> None:
-    """One cosine over `num_steps`; the head ends as the average of the last part."""
+    """Train the head with one warm-up and one cosine over `num_steps`."""
     torch.manual_seed(seed)  # of the dropout
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(training.head.parameters(), lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=num_steps, pct_start=0.05
+        # A warm-up of exactly one step divides by zero in torch.
+        optimizer,
+        learning_rate,
+        total_steps=num_steps,
+        pct_start=max(0.05, min(0.9, 2 / num_steps)),
     )
     total = 0.0
     for step in range(1, num_steps + 1):

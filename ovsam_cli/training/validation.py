@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ovsam_cli.evaluation.metrics import compute_ious, summarize_masks
 from ovsam_cli.evaluation.protocol import EncodeImage, PromptKind, answer_images
 from ovsam_cli.images import preprocess, read_image
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
+from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.structures import ImageGeometry
 
 KINDS: tuple[PromptKind, ...] = ("box", "center")
@@ -50,11 +53,17 @@ class KeptMaps:
         scale = config.model_size / max(height, width)
         input_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
         geometry = ImageGeometry(image.original_hw, input_hw, config.model_size)
-        path = self.folder / f"{image.path.parent.parent.name}-{image.path.stem}.pt"
-        if path.exists():
-            kept = torch.load(path, weights_only=True)
-            return tuple(level.float() for level in kept), geometry
-        pixels, geometry = preprocess(
+        # The whole path, so that equal names in different folders are different images.
+        key = hashlib.sha256(os.fsencode(image.path.absolute())).hexdigest()[:16]
+        path = self.folder / f"{key}.pt"
+        if not path.exists():
+            self._write_maps(image, path)
+        kept = torch.load(path, weights_only=True)
+        return tuple(level.float() for level in kept), geometry
+
+    def _write_maps(self, image: InstanceImage, path: Path) -> None:
+        config = self.model.config
+        pixels, _ = preprocess(
             read_image(image.path).rgb,
             model_size=config.model_size,
             mean=config.pixel_mean,
@@ -62,8 +71,8 @@ class KeptMaps:
         )
         maps = self.model.backbone(torch.from_numpy(pixels)[None])
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save([level.half().contiguous() for level in maps], path)
-        return maps, geometry
+        with write_whole_file(path) as file:
+            torch.save([level.half().contiguous() for level in maps], file)
 
 
 def build_validation(

@@ -15,8 +15,8 @@ from ovsam_cli.labelling.text_embeddings import (
     build_text_embeddings,
     read_templates,
     read_text_embeddings,
-    text_cache_dir,
 )
+from ovsam_cli.model.hub import cache_folder
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 
 
@@ -202,9 +202,9 @@ def test_templates_file(tmp_path: Path) -> None:
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OVSAM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert text_cache_dir() == Path("/x/ovsam")
+    assert cache_folder() == Path("/x/ovsam")
     monkeypatch.setenv("OVSAM_CACHE", "/y")
-    assert text_cache_dir() == Path("/y")
+    assert cache_folder() == Path("/y")
 
 
 def test_array_and_names_must_agree() -> None:

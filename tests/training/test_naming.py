@@ -1,6 +1,7 @@
 """Names: which regions and labels are learned, the same head for the same seed."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -46,3 +47,10 @@ def test_the_head_repeats_with_its_seed() -> None:
     one, same, other = (train_head(seed, num_steps=30)[0] for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 20])
+def test_short_runs_have_a_warm_up_too(num_steps: int) -> None:
+    """Twenty steps once ended in a division by zero inside torch's schedule."""
+    weight, _ = train_head(seed=1, num_steps=num_steps)
+    assert torch.isfinite(weight).all()

@@ -11,7 +11,12 @@ from ovsam_cli.errors import InputError
 from ovsam_cli.masks import decode_mask
 from ovsam_cli.training.scenes.clip_art import name_of_file, read_spellings
 from ovsam_cli.training.scenes.compose import ComposedScene, SceneAssets, compose_scene
-from ovsam_cli.training.scenes.composed import compose_scenes, composed_attributions, scene_rng
+from ovsam_cli.training.scenes.composed import (
+    compose_scenes,
+    composed_attributions,
+    scene_rng,
+    write_composed_attributions,
+)
 from ovsam_cli.training.scenes.icons import load_icon_sheet, read_concepts
 from ovsam_cli.training.scenes.photograph import photograph
 from ovsam_cli.training.scenes.placement import plan_scene
@@ -267,3 +272,9 @@ def test_mask_type_is_checked() -> None:
 )
 def test_clip_art_is_named_only_where_the_file_name_is_plain(stem: str, name: str) -> None:
     assert name_of_file(stem, read_spellings()) == name
+
+
+def test_attributions_name_the_packages_shown(tmp_path: Path) -> None:
+    text = write_composed_attributions(tmp_path, "train").read_text(encoding="utf-8")
+    assert "Apache-2.0" in text and "openmoji" not in text
+    assert "openmoji" in write_composed_attributions(tmp_path, "val").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ovsam_cli.errors import InputError, OutputError
+from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.training.scenes.compose import compose_scene, load_scene_assets
 from ovsam_cli.training.scenes.sidecars import is_scene_done, scene_file_name, write_sidecar
 from ovsam_cli.training.scenes.sources import (
@@ -86,3 +87,15 @@ def composed_attributions(split: Split) -> tuple[str, ...]:
         version = f" {package.version}" if package.version else ""
         lines.append(f"{package.package}{version}: {package.attribution}, {package.license}")
     return tuple(lines)
+
+
+def write_composed_attributions(out: Path, split: Split) -> Path:
+    """Write who made what the scenes of `split` show: `out/attributions.txt`, a line a package.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = out / "attributions.txt"
+    with write_whole_file(path) as file:
+        file.write("".join(f"{line}\n" for line in composed_attributions(split)).encode())
+    return path
