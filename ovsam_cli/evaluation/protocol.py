@@ -61,7 +61,8 @@ def answer_images(
             for start in range(0, len(image.instances), PROMPTS_PER_BATCH):
                 chunk = image.instances[start : start + PROMPTS_PER_BATCH]
                 prompts = build_prompts(chunk, geometry, kind)
-                mask_logits = model.decode_masks(features, model.encode_prompts(prompts))
+                decoded = model.decode_masks(features, model.encode_prompts(prompts))
+                mask_logits = decoded.mask_logits
                 array = mask_logits[:, 0].float().numpy()
                 segmentations += encode_mask_logits(array, geometry).segmentations
                 ranks.append(_rank(model, features, mask_logits, prompts, chunk, naming))

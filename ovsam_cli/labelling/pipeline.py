@@ -214,10 +214,10 @@ def decode(
     """Prompts in the original frame -> (B, 1, h, w) float32 mask logits, padded model frame."""
     model_prompts = to_model_prompts(prompts, geometries, device=labeller.device)
     with labeller.autocast():
-        mask_logits = labeller.model.decode_masks(
+        decoded = labeller.model.decode_masks(
             features, labeller.model.encode_prompts(model_prompts)
         )
-    return mask_logits.float()
+    return decoded.mask_logits.float()
 
 
 def classify(

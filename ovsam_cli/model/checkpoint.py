@@ -14,7 +14,7 @@ from ovsam_cli.model.clip2sam import Fpn, RegionHead
 from ovsam_cli.model.clip_encoder import build_clip_trunk
 from ovsam_cli.model.hub import download_model
 from ovsam_cli.model.known_models import DESCRIPTIONS, KNOWN_SHA256, OFFICIAL_NOTICE
-from ovsam_cli.model.mask_decoder import MaskDecoder, MaskPredictor, TwoWayTransformer
+from ovsam_cli.model.mask_decoder import MaskDecoder, MaskPredictor
 from ovsam_cli.model.official_files import (
     TEXT_PREFIX,
     check_weights,
@@ -25,6 +25,7 @@ from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
 from ovsam_cli.model.own_files import ModelWeights, narrow, read_own, save_weights
 from ovsam_cli.model.prompt_encoder import PromptEncoder
 from ovsam_cli.model.sam2clip import Sam2ClipNeck
+from ovsam_cli.model.two_way import TwoWayTransformer
 from ovsam_cli.model.unpickling import Messages, compute_sha256
 
 # The sizes that the hosted demo and the LVIS test configuration pool for the head (spec Q3).
@@ -96,7 +97,12 @@ def _build_mask_decoder(config: OVSAMConfig) -> MaskDecoder:
     return MaskDecoder(
         embed_dim=config.embed_dim,
         text_dim=config.text_dim,
-        predictor=MaskPredictor(embed_dim=config.embed_dim, transformer=transformer),
+        predictor=MaskPredictor(
+            embed_dim=config.embed_dim,
+            transformer=transformer,
+            iou_head=config.iou_head,
+            num_point_masks=config.num_point_masks,
+        ),
         roi_conv=RegionHead(
             in_channels=config.fpn_dim,
             text_dim=config.text_dim,

@@ -1,142 +1,73 @@
 """Image embeddings + prompt embeddings -> mask logits: SAM's two-way decoder with one mask token.
 
-Where SAM has its IoU token stands a label token; there is no IoU head and one mask a prompt
-(spec section 4.2).
+Where SAM has its IoU token stands a label token; the published weights have no IoU head and one
+mask a prompt (spec section 4.2). Weights of one's own may have SAM's IoU token and head, and its
+further masks for lone points (Kirillov et al. 2023, appendix A, "Making the model
+ambiguity-aware").
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovsam_cli.model.attention import Attention
 from ovsam_cli.model.clip2sam import RegionHead
-from ovsam_cli.model.layers import FeedForward, LayerNorm2d, Mlp
+from ovsam_cli.model.layers import LayerNorm2d, Mlp
 from ovsam_cli.model.prompt_encoder import PromptEmbeddings
+from ovsam_cli.model.two_way import TwoWayTransformer
+
+IOU_HIDDEN_DIM = 256  # SAM's, whatever the embedding's size
 
 
-class TwoWayBlock(nn.Module):
-    """Self-attention of the tokens, tokens to image, feed-forward, image to tokens."""
+@dataclass(frozen=True, slots=True)
+class DecodedMasks:
+    """What a mask decoder says of B prompts.
 
-    def __init__(
-        self, *, embed_dim: int, num_heads: int, mlp_dim: int, cross_dim: int, is_first: bool
-    ) -> None:
-        super().__init__()
-        self.self_attn = Attention(embed_dim=embed_dim, inner_dim=embed_dim, num_heads=num_heads)
-        self.norm1 = nn.LayerNorm(embed_dim)
-        self.cross_attn_token_to_image = Attention(
-            embed_dim=embed_dim, inner_dim=cross_dim, num_heads=num_heads
-        )
-        self.norm2 = nn.LayerNorm(embed_dim)
-        self.mlp = FeedForward(embed_dim, mlp_dim, F.relu)
-        self.norm3 = nn.LayerNorm(embed_dim)
-        self.norm4 = nn.LayerNorm(embed_dim)
-        self.cross_attn_image_to_token = Attention(
-            embed_dim=embed_dim, inner_dim=cross_dim, num_heads=num_heads
-        )
-        self.is_first = is_first
+    Attributes:
+        mask_logits: (B, M, 4h, 4w) float, padded model frame; foreground above 0.
+        iou_predictions: (B, M) float, the model's own estimate of each mask's IoU with the object
+            (about 0 to 1, not clipped); None for a model without the head, never zeros.
+    """
 
-    def forward(
-        self,
-        tokens: Tensor,
-        keys: Tensor,
-        token_pe: Tensor,
-        key_pe: Tensor,
-        token_mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Update tokens (B, T, D) and image keys (B, M, D), their encodings (B, T, D), (M, D)."""
-        if self.is_first:
-            # The first block's tokens are their own encoding: nothing is added or kept.
-            tokens = self.self_attn(tokens, tokens, tokens, token_mask)
-        else:
-            q = tokens + token_pe
-            tokens = tokens + self.self_attn(q, q, tokens, token_mask)
-        tokens = self.norm1(tokens)
-        attended = self.cross_attn_token_to_image.tokens_to_image(tokens + token_pe, keys, key_pe)
-        tokens = self.norm2(tokens + attended)
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        attended = self.cross_attn_image_to_token.image_to_tokens(
-            keys, key_pe, tokens + token_pe, tokens, token_mask
-        )
-        return tokens, self.norm4(keys + attended)
+    mask_logits: Tensor
+    iou_predictions: Tensor | None
+
+    def __post_init__(self) -> None:
+        found = None if self.iou_predictions is None else self.iou_predictions.shape
+        if found is not None and found != self.mask_logits.shape[:2]:
+            masks = tuple(self.mask_logits.shape)
+            raise ValueError(f"iou_predictions {tuple(found)} for mask_logits {masks}")
 
 
-class TwoWayTransformer(nn.Module):
-    """Lets prompt tokens and image cells read one another.
+class MaskPredictor(nn.Module):
+    """SAM's mask decoder, with or without its IoU parts and its masks for lone points.
 
     Args:
-        depth: number of two-way blocks.
         embed_dim: D.
-        num_heads: heads of every attention.
-        mlp_dim: hidden size of the feed-forward layers.
-        cross_dim: inner size of the attention between tokens and image; None for D / 2.
+        transformer: the two-way transformer, built.
+        iou_head: whether to predict the masks' IoU.
+        num_point_masks: masks a lone point can choose from, beside the single one of every prompt;
+            more than 0 needs `iou_head`.
     """
 
     def __init__(
         self,
         *,
-        depth: int,
         embed_dim: int,
-        num_heads: int,
-        mlp_dim: int,
-        cross_dim: int | None = None,
+        transformer: TwoWayTransformer,
+        iou_head: bool = False,
+        num_point_masks: int = 0,
     ) -> None:
         super().__init__()
-        cross_dim = embed_dim // 2 if cross_dim is None else cross_dim
-        self.layers = nn.ModuleList(
-            TwoWayBlock(
-                embed_dim=embed_dim,
-                num_heads=num_heads,
-                mlp_dim=mlp_dim,
-                cross_dim=cross_dim,
-                is_first=index == 0,
-            )
-            for index in range(depth)
-        )
-        self.final_attn_token_to_image = Attention(
-            embed_dim=embed_dim, inner_dim=cross_dim, num_heads=num_heads
-        )
-        self.norm_final_attn = nn.LayerNorm(embed_dim)
-
-    def forward(
-        self, tokens: Tensor, source: Tensor, image_pe: Tensor, token_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Run the blocks.
-
-        Args:
-            tokens: (B, T, D); also their own positional encoding.
-            source: (B, D, h, w) image plus dense prompt embeddings.
-            image_pe: (1, D, h, w).
-            token_mask: (B, T) bool, False for filler, or None.
-
-        Returns:
-            Tokens (B, T, D) and image keys (B, h * w, D).
-        """
-        token_pe = tokens
-        keys = source.flatten(2).transpose(1, 2)  # (B, h * w, D)
-        key_pe = image_pe[0].flatten(1).T  # (h * w, D)
-        for layer in self.layers:
-            tokens, keys = layer(tokens, keys, token_pe, key_pe, token_mask)
-        last = self.final_attn_token_to_image
-        attended = last.tokens_to_image(tokens + token_pe, keys, key_pe)
-        return self.norm_final_attn(tokens + attended), keys
-
-
-class MaskPredictor(nn.Module):
-    """SAM's mask decoder without IoU parts and with one mask token.
-
-    Args:
-        embed_dim: D.
-        transformer: the two-way transformer, built.
-    """
-
-    def __init__(self, *, embed_dim: int, transformer: TwoWayTransformer) -> None:
-        super().__init__()
+        if num_point_masks and not iou_head:
+            raise ValueError(f"num_point_masks ({num_point_masks}) needs iou_head to choose one")
+        num_masks = 1 + num_point_masks
         self.transformer = transformer
-        self.mask_tokens = nn.Embedding(1, embed_dim)
+        self.mask_tokens = nn.Embedding(num_masks, embed_dim)
         # Holds the weights under their official names; `_upscale` runs them.
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
@@ -146,31 +77,70 @@ class MaskPredictor(nn.Module):
             nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
-            [Mlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=embed_dim // 8, num_layers=3)]
+            Mlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=embed_dim // 8, num_layers=3)
+            for _ in range(num_masks)
         )
+        self.iou_token: nn.Embedding | None = None
+        self.iou_prediction_head: Mlp | None = None
+        if iou_head:
+            self.iou_token = nn.Embedding(1, embed_dim)
+            self.iou_prediction_head = Mlp(
+                in_dim=embed_dim, hidden_dim=IOU_HIDDEN_DIM, out_dim=num_masks, num_layers=3
+            )
+
+    def output_tokens(self) -> Tensor:
+        """(N, D) the tokens that are read in the end: the IoU token if there is one, the masks'."""
+        own = self.mask_tokens.weight
+        return own if self.iou_token is None else torch.cat([self.iou_token.weight, own])
 
     def forward(
-        self, source: Tensor, image_pe: Tensor, tokens: Tensor, token_mask: Tensor | None
-    ) -> Tensor:
-        """Predict one mask a prompt.
+        self,
+        source: Tensor,
+        image_pe: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        is_lone_point: Tensor | None = None,
+    ) -> DecodedMasks:
+        """Predict the masks of B prompts.
 
         Args:
             source: (B, D, h, w) each prompt's image plus dense prompt embedding.
             image_pe: (1, D, h, w).
-            tokens: (B, T, D), the mask token second.
+            tokens: (B, T, D): a label token, the output tokens, the prompt's own.
             token_mask: (B, T) bool or None.
+            is_lone_point: (B,) bool, to have one mask a prompt: of a lone point that of highest
+                predicted IoU among its own, else the single one. None for all masks.
 
         Returns:
-            (B, 1, 4h, 4w) mask logits, padded model frame.
+            M = 1 mask, or all M = 1 + num_point_masks, the single one first.
         """
         num_prompts, _, height, width = source.shape
         tokens, keys = self.transformer(tokens, source, image_pe, token_mask)
-        weights = self.output_hypernetworks_mlps[0](tokens[:, 1])  # (B, C)
-        logits = torch.bmm(self._upscale(keys), weights[:, :, None])  # (B, h * w * 16, 1)
+        weights, iou_predictions = self._read(tokens)
+        if is_lone_point is not None and weights.shape[1] > 1:
+            assert iou_predictions is not None  # several masks come with the head only
+            # Chosen before the masks are computed: only one of them is needed.
+            best = iou_predictions[:, 1:].argmax(dim=1) + 1
+            chosen = torch.where(is_lone_point, best, 0)[:, None]  # (B, 1)
+            iou_predictions = iou_predictions.gather(1, chosen)
+            weights = weights.gather(1, chosen[..., None].expand(-1, -1, weights.shape[2]))
+        logits = torch.bmm(self._upscale(keys), weights.transpose(1, 2))  # (B, h * w * 16, M)
         # Each cell's pixels: first step's row and column, then the second step's.
-        logits = logits.view(num_prompts, height, width, 2, 2, 2, 2)
-        logits = logits.permute(0, 1, 3, 5, 2, 4, 6)  # rows together, columns together
-        return logits.reshape(num_prompts, 1, 4 * height, 4 * width)
+        logits = logits.view(num_prompts, height, width, 2, 2, 2, 2, weights.shape[1])
+        logits = logits.permute(0, 7, 1, 3, 5, 2, 4, 6)  # rows together, columns together
+        logits = logits.reshape(num_prompts, weights.shape[1], 4 * height, 4 * width)
+        return DecodedMasks(logits, iou_predictions)
+
+    def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) tokens -> (B, M, C) weights of the upscaled keys, (B, M) predicted IoU."""
+        first = 1 if self.iou_prediction_head is None else 2
+        weights = torch.stack(
+            [mlp(tokens[:, first + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)],
+            dim=1,
+        )
+        if self.iou_prediction_head is None:
+            return weights, None
+        return weights, self.iou_prediction_head(tokens[:, 1])
 
     def _upscale(self, keys: Tensor) -> Tensor:
         """Image keys (B, h * w, D) -> (B, h * w * 16, C): 4 x 4 pixels a cell, channels last."""
@@ -222,8 +192,8 @@ class MaskDecoder(nn.Module):
         image_pe: Tensor,
         prompt_embeddings: PromptEmbeddings,
         fine_features: Tensor | None = None,
-    ) -> Tensor:
-        """Decode B prompts of I images.
+    ) -> DecodedMasks:
+        """Decode B prompts of I images to one mask each.
 
         Args:
             image_embeddings: (I, D, h, w).
@@ -232,15 +202,47 @@ class MaskDecoder(nn.Module):
             fine_features: not read by this decoder.
 
         Returns:
-            (B, 1, 4h, 4w) mask logits, padded model frame.
+            M = 1; of several masks of a lone point that of highest predicted IoU.
         """
+        is_lone_point = prompt_embeddings.is_lone_point
+        if is_lone_point is None:
+            is_lone_point = torch.zeros_like(prompt_embeddings.image_index, dtype=torch.bool)
+        return self._decode(image_embeddings, image_pe, prompt_embeddings, is_lone_point)
+
+    def decode_all(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        prompt_embeddings: PromptEmbeddings,
+        fine_features: Tensor | None = None,
+    ) -> DecodedMasks:
+        """Decode B prompts of I images to all masks the decoder has; arguments as of `forward`.
+
+        Returns:
+            M = 1 + num_point_masks: column 0 for boxes and several points, the others for lone
+            points.
+        """
+        return self._decode(image_embeddings, image_pe, prompt_embeddings, None)
+
+    def _decode(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        prompt_embeddings: PromptEmbeddings,
+        is_lone_point: Tensor | None,
+    ) -> DecodedMasks:
+        """Put the tokens together and add the prior."""
         sparse, index = prompt_embeddings.sparse_prompt_embeddings, prompt_embeddings.image_index
-        own = torch.cat([self.label_token.weight, self.mask_decoder.mask_tokens.weight])
-        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)  # (B, 2 + T, D)
+        own = torch.cat([self.label_token.weight, self.mask_decoder.output_tokens()])
+        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)  # (B, own + T, D)
         token_mask = prompt_embeddings.token_mask
         if token_mask is not None:
-            token_mask = F.pad(token_mask, (2, 0), value=True)
+            token_mask = F.pad(token_mask, (len(own), 0), value=True)
         source = image_embeddings[index] + prompt_embeddings.dense_prompt_embeddings
-        mask_logits: Tensor = self.mask_decoder(source, image_pe, tokens, token_mask)
+        decoded: DecodedMasks = self.mask_decoder(
+            source, image_pe, tokens, token_mask, is_lone_point
+        )
         prior = prompt_embeddings.prior_mask_logits
-        return mask_logits if prior is None else mask_logits + prior
+        if prior is None:
+            return decoded
+        return DecodedMasks(decoded.mask_logits + prior, decoded.iou_predictions)

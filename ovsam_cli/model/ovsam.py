@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from ovsam_cli.model.clip2sam import (
     compute_mask_boxes,
     fuse_logits,
 )
+from ovsam_cli.model.mask_decoder import DecodedMasks
+from ovsam_cli.model.parts import ImageTrunk, PromptedDecoder
 from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEmbeddings, PromptEncoder
 
 TrunkName = Literal["clip-resnet", "efficientnet-lite0"]
@@ -35,6 +37,9 @@ class OVSAMConfig:
         resize: how `images.preprocess` scales to the model size.
         embed_dim, grid_size: D and side of an image embedding.
         decoder_depth, decoder_heads, decoder_mlp_dim: of the two-way transformer.
+        iou_head: whether the decoder predicts each mask's IoU; the published weights do not.
+        num_point_masks: 0, or the number of masks that a lone point has to choose from beside
+            the single one (3 in SAM); needs `iou_head`.
         text_dim, text_tower: size of a class embedding and the tower that makes it.
         fpn_channels, fpn_strides: of the trunk's four maps, finest first.
         fpn_dim, fpn_finest_scale: of the FPN, and the box side its finest level suits.
@@ -58,6 +63,8 @@ class OVSAMConfig:
     decoder_depth: int = 2
     decoder_heads: int = 8
     decoder_mlp_dim: int = 2048
+    iou_head: bool = False
+    num_point_masks: int = 0
     text_dim: int = 768
     text_tower: TextTowerName = "clip-rn50x16"
     fpn_channels: tuple[int, ...] = (384, 768, 1536, 3072)
@@ -102,12 +109,17 @@ class OVSAMConfig:
         return config
 
     def check(self) -> None:
-        """Raise ValueError when a field's type differs from the published preset's."""
+        """Raise ValueError for a type unlike the published preset's, or sizes that do not fit."""
         reference = OVSAMConfig(name="")
         for field in fields(self):
             value, wanted = getattr(self, field.name), type(getattr(reference, field.name))
             if not isinstance(value, (float, int) if wanted is float else wanted):
                 raise ValueError(f"model config: {field.name} ({value!r}) is no {wanted.__name__}")
+        if self.num_point_masks < 0 or (self.num_point_masks and not self.iou_head):
+            raise ValueError(
+                f"model config: num_point_masks ({self.num_point_masks}) must be 0, or more with "
+                "iou_head, which chooses among them"
+            )
 
 
 def _freeze(values: dict[str, object]) -> dict[str, object]:
@@ -118,47 +130,6 @@ def _freeze(values: dict[str, object]) -> dict[str, object]:
 PRESETS: dict[str, OVSAMConfig] = {
     "rn50x16": OVSAMConfig(name="rn50x16", trained_on=("lvis:base",)),
 }
-
-
-class ImageTrunk(Protocol):
-    """What OVSAM asks of an image trunk (an nn.Module)."""
-
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(I, 3, S, S) -> four maps (I, C_l, h_l, w_l), finest first."""
-
-    def embed_regions(
-        self, clip_features: Tensor, boxes_xyxy: Tensor, image_index: Tensor
-    ) -> Tensor:
-        """Boxes (B, 4), input frame, on the last map -> (B, text_dim), not normalized."""
-
-
-class RegionEmbedder(Protocol):
-    """What OVSAM asks of a recognition head (an nn.Module)."""
-
-    def embed_regions(
-        self, fpn_features: Sequence[Tensor], boxes_xyxy: Tensor, image_index: Tensor
-    ) -> Tensor:
-        """Boxes (B, 4), input frame, on the FPN levels -> (B, text_dim), not normalized."""
-
-    def requires_grad_(self, requires_grad: bool = True) -> object:
-        """As of any nn.Module."""
-
-
-class PromptedDecoder(Protocol):
-    """What OVSAM asks of a mask decoder (an nn.Module)."""
-
-    @property
-    def roi_conv(self) -> RegionEmbedder:
-        """The recognition head, kept here because the official weights have it here."""
-
-    def __call__(
-        self,
-        image_embeddings: Tensor,
-        image_pe: Tensor,
-        prompt_embeddings: PromptEmbeddings,
-        fine_features: Tensor | None = None,
-    ) -> Tensor:
-        """Image embeddings (I, D, h, w) and B prompts -> (B, 1, 4h, 4w) mask logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +205,13 @@ class OVSAM(nn.Module):
         embeddings: PromptEmbeddings = self.pe(prompts)
         return embeddings
 
-    def decode_masks(self, features: ImageFeatures, prompt_embeddings: PromptEmbeddings) -> Tensor:
-        """(B, 1, 4h, 4w) mask logits, padded model frame; foreground above 0."""
+    def decode_masks(
+        self, features: ImageFeatures, prompt_embeddings: PromptEmbeddings
+    ) -> DecodedMasks:
+        """One mask a prompt, foreground above 0: (B, 1, 4h, 4w) logits, padded model frame.
+
+        Where the model has several masks for a lone point, the one of highest predicted IoU.
+        """
         return self.mask_decoder(
             features.image_embeddings,
             self.pe.image_pe(),

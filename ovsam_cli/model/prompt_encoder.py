@@ -37,6 +37,14 @@ class ModelPrompts:
     prompt_mask_logits: Tensor | None = None
     has_mask: Tensor | None = None
 
+    @property
+    def is_lone_point(self) -> Tensor:
+        """(B,) bool: which prompts are one point without box and mask."""
+        is_lone = ((self.point_labels >= 0).sum(dim=1) == 1) & ~self.has_box
+        if self.prompt_mask_logits is None:
+            return is_lone
+        return torch.zeros_like(is_lone) if self.has_mask is None else is_lone & ~self.has_mask
+
 
 @dataclass(frozen=True, slots=True)
 class PromptEmbeddings:
@@ -49,6 +57,8 @@ class PromptEmbeddings:
             when every token is valid.
         dense_prompt_embeddings: (B, D, h, w) or broadcastable to it, such as (1, D, 1, 1).
         prior_mask_logits: (B, 1, 4h, 4w) added to the decoder's logits, or None.
+        is_lone_point: (B,) bool: one point and nothing else, so that several objects may be
+            meant; None for nowhere.
     """
 
     image_index: Tensor
@@ -56,6 +66,7 @@ class PromptEmbeddings:
     token_mask: Tensor | None
     dense_prompt_embeddings: Tensor
     prior_mask_logits: Tensor | None = None
+    is_lone_point: Tensor | None = None
 
 
 class PositionEncoding(nn.Module):
@@ -133,6 +144,7 @@ class PromptEncoder(nn.Module):
             token_mask=None if bool(token_mask.all()) else token_mask,
             dense_prompt_embeddings=dense,
             prior_mask_logits=None if self.mask_prior is None else self.mask_prior(prompts),
+            is_lone_point=prompts.is_lone_point,
         )
 
     def image_pe(self) -> Tensor:

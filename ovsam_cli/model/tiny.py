@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovsam_cli.model.layers import LayerNorm2d, Mlp
-from ovsam_cli.model.mask_decoder import TwoWayTransformer
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.prompt_encoder import PromptEmbeddings
 from ovsam_cli.model.tiny_prompts import NUM_PROMPT_MAPS
 from ovsam_cli.model.tiny_regions import TinyRegionHead
+from ovsam_cli.model.two_way import TwoWayTransformer
 
 # The untrained answer to a box: its ellipse, and nothing outside.
 ELLIPSE_WEIGHTS = (4.0, 2.0, *[0.0] * (NUM_PROMPT_MAPS - 2))
@@ -167,7 +168,7 @@ class TinyMaskDecoder(nn.Module):
         image_pe: Tensor,
         prompt_embeddings: PromptEmbeddings,
         fine_features: Tensor | None = None,
-    ) -> Tensor:
+    ) -> DecodedMasks:
         """Decode B prompts of I images.
 
         Args:
@@ -196,7 +197,18 @@ class TinyMaskDecoder(nn.Module):
         learned = torch.where(has_box, learned, (learned + smooth) / 2)
         size = prompt_maps.shape[-2:]
         learned = F.interpolate(learned, size, mode="bilinear", align_corners=False)
-        return learned + _weigh(weights[2], prompt_maps)[:, None]
+        return DecodedMasks(learned + _weigh(weights[2], prompt_maps)[:, None], None)
+
+    def decode_all(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        prompt_embeddings: PromptEmbeddings,
+        fine_features: Tensor | None = None,
+    ) -> DecodedMasks:
+        """All masks of B prompts: the one of `forward`."""
+        decoded: DecodedMasks = self(image_embeddings, image_pe, prompt_embeddings, fine_features)
+        return decoded
 
     def _tokens(self, prompts: PromptEmbeddings) -> tuple[Tensor, Tensor | None]:
         """Label and mask token before the prompt's own: (B, 2 + T, D), and which are valid."""

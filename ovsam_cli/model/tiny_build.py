@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ovsam_cli.model.mask_decoder import TwoWayTransformer
 from ovsam_cli.model.ovsam import OVSAM, OVSAMConfig
 from ovsam_cli.model.prompt_encoder import PromptEncoder
 from ovsam_cli.model.tiny import FineNeck, TinyMaskDecoder, TinyNeck
 from ovsam_cli.model.tiny_prompts import BoxMap, PromptMaps
 from ovsam_cli.model.tiny_regions import TinyBackbone, TinyRegionHead, TrunkPyramid
 from ovsam_cli.model.tiny_trunk import STAGE_CHANNELS
+from ovsam_cli.model.two_way import TwoWayTransformer
 
 FINE_DIM = 24
 UPSCALED_DIM = 16

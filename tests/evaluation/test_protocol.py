@@ -18,6 +18,7 @@ from ovsam_cli.evaluation.metrics import compute_ious
 from ovsam_cli.evaluation.protocol import Naming, PromptKind, answer_images, build_prompts
 from ovsam_cli.masks import encode_mask
 from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.structures import ImageGeometry
@@ -31,7 +32,7 @@ class FakeModel:
     def encode_prompts(self, prompts: ModelPrompts) -> ModelPrompts:
         return prompts
 
-    def decode_masks(self, features: ImageFeatures, prompts: ModelPrompts) -> Tensor:
+    def decode_masks(self, features: ImageFeatures, prompts: ModelPrompts) -> DecodedMasks:
         cells = torch.arange(64) * 2 + 1.0  # cell centers in pixels
         boxes = prompts.model_boxes_xyxy
         middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
@@ -39,7 +40,7 @@ class FakeModel:
             middle, half = prompts.point_coords[:, 0] + 0.5, torch.full((len(boxes), 2), 20.0)
         x = (cells - middle[:, :1])[:, None] / half[:, :1, None]
         y = (cells - middle[:, 1:])[:, :, None] / half[:, 1:, None]
-        return (1 - x.square() - y.square())[:, None]
+        return DecodedMasks((1 - x.square() - y.square())[:, None], None)
 
     def classify(
         self, features: ImageFeatures, masks: Tensor, prompts: object, text: Tensor, fusion: Fusion

@@ -62,7 +62,9 @@ def test_bfloat16_runs_and_is_near_float32(own_file: Path) -> None:
             has_box=prompts.has_box,
         )
         features = model.encode_images(pixels.to(dtype), ((128, 128),) * 2)
-        results.append(model.decode_masks(features, model.encode_prompts(prompts)).float())
+        results.append(
+            model.decode_masks(features, model.encode_prompts(prompts)).mask_logits.float()
+        )
     agreement = ((results[0] > 0) == (results[1] > 0)).float().mean()
     assert agreement > 0.97
 

@@ -174,7 +174,7 @@ def test_prompt_case(run: Run, reference: dict[str, np.ndarray], name: str) -> N
     check(reference, f"{name}/sparse", embeddings.sparse_prompt_embeddings.numpy())
     dense = embeddings.dense_prompt_embeddings.expand(len(prompts.has_box), -1, 64, 64)
     check(reference, f"{name}/dense_prompt/samples", sample(dense.numpy()))
-    mask_logits = model.decode_masks(features, embeddings)
+    mask_logits = model.decode_masks(features, embeddings).mask_logits
     check(reference, f"{name}/low_res_masks", mask_logits[:, 0].numpy())
     boxes = compute_mask_boxes(mask_logits, 1024)
     check(reference, f"{name}/gen_boxes", boxes.numpy())
@@ -231,7 +231,7 @@ def test_mask_prompt(run: Run, reference: dict[str, np.ndarray]) -> None:
     """A point with the mask logits of the same point's first pass."""
     point = to_model_prompts({"points_input_xy": [[[256.0, 240.0]]]})
     features = run.images["imgA"].features
-    mask_logits = run.model.decode_masks(features, run.model.encode_prompts(point))
+    mask_logits = run.model.decode_masks(features, run.model.encode_prompts(point)).mask_logits
     prompts = ModelPrompts(
         image_index=point.image_index,
         point_coords=point.point_coords,
@@ -250,7 +250,7 @@ def check_extension(
     embeddings = run.model.encode_prompts(prompts)
     if f"{name}/sparse" in reference:
         check(reference, f"{name}/sparse", embeddings.sparse_prompt_embeddings.numpy())
-    mask_logits = run.model.decode_masks(features, embeddings)
+    mask_logits = run.model.decode_masks(features, embeddings).mask_logits
     check(reference, f"{name}/low_res_masks", mask_logits[:, 0].numpy())
     check(reference, f"{name}/gen_boxes", compute_mask_boxes(mask_logits, 1024).numpy())
     head = build_fusion("head")

@@ -88,7 +88,7 @@ def test_trunk_equals_timm_whatever_the_padding(reference: torch.nn.Module, side
 def test_untrained_model_answers_a_box_with_its_ellipse(model: OVSAM) -> None:
     features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
     prompts = make_prompts([[100, 200, 220, 280]], [])
-    masks = model.decode_masks(features, model.encode_prompts(prompts))[0, 0] > 0
+    masks = model.decode_masks(features, model.encode_prompts(prompts)).mask_logits[0, 0] > 0
     rows, columns = np.mgrid[:256, :256] * 2 + 1
     ellipse = ((columns - 160) / 60) ** 2 + ((rows - 240) / 40) ** 2 <= 1
     both = np.logical_and(masks.numpy(), ellipse).sum()
@@ -99,10 +99,12 @@ def test_untrained_model_answers_a_box_with_its_ellipse(model: OVSAM) -> None:
 def test_prompts_do_not_depend_on_their_company(model: OVSAM) -> None:
     features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 400)])
     box, point = [50.0, 60.0, 150.0, 90.0], [300.0, 310.0]
-    both = model.decode_masks(features, model.encode_prompts(make_prompts([box], [point])))
+    both = model.decode_masks(
+        features, model.encode_prompts(make_prompts([box], [point]))
+    ).mask_logits
     alone = [
-        model.decode_masks(features, model.encode_prompts(make_prompts([box], []))),
-        model.decode_masks(features, model.encode_prompts(make_prompts([], [point]))),
+        model.decode_masks(features, model.encode_prompts(make_prompts([box], []))).mask_logits,
+        model.decode_masks(features, model.encode_prompts(make_prompts([], [point]))).mask_logits,
     ]
     torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
@@ -112,7 +114,7 @@ def test_prompts_do_not_depend_on_their_company(model: OVSAM) -> None:
 def test_names_in_every_mode(model: OVSAM, mode: str) -> None:
     features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
     prompts = make_prompts([[100, 200, 220, 280]], [])
-    mask_logits = model.decode_masks(features, model.encode_prompts(prompts))
+    mask_logits = model.decode_masks(features, model.encode_prompts(prompts)).mask_logits
     text = torch.nn.functional.normalize(torch.randn(7, 2, 384), dim=-1)
     kind = torch.tensor([1, 1, 1, 2, 2, 2, 2])
     fusion = Fusion(mode=mode, category_kind=kind)  # type: ignore[arg-type]

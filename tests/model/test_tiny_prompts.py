@@ -29,16 +29,18 @@ def encode(model: OVSAM) -> ImageFeatures:
 @torch.inference_mode()
 def test_ragged_prompts_equal_each_alone(model: OVSAM) -> None:
     features, prompts = encode(model), make_prompts("pnbamqbn")
-    together = model.decode_masks(features, model.encode_prompts(prompts))
+    together = model.decode_masks(features, model.encode_prompts(prompts)).mask_logits
     for row in range(8):
-        alone = model.decode_masks(features, model.encode_prompts(take_prompt(prompts, row)))
+        alone = model.decode_masks(
+            features, model.encode_prompts(take_prompt(prompts, row))
+        ).mask_logits
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()
 def test_untrained_answer_stays_in_its_box(model: OVSAM) -> None:
     prompts = make_prompts("bbbbbb")
-    logits = model.decode_masks(encode(model), model.encode_prompts(prompts))[:, 0]
+    logits = model.decode_masks(encode(model), model.encode_prompts(prompts)).mask_logits[:, 0]
     centers = (torch.arange(logits.shape[-1]) + 0.5) * (128 / logits.shape[-1])
     for mask, (left, top, right, bottom) in zip(logits > 0, prompts.model_boxes_xyxy, strict=True):
         columns, rows = (centers > left - 2) & (centers < right + 2), (centers > top - 2)
