@@ -1,133 +1,214 @@
-"""Training of `tiny`'s masks: neck, prompt encoder and mask decoder, on a bank of views."""
+"""The CLIP2SAM stage: losses of masks, names and predicted IoU on a frozen trunk (spec 7.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ovsam_cli.errors import InputError
-from ovsam_cli.model.ovsam import OVSAM
-from ovsam_cli.model.tiny import ELLIPSE_WEIGHTS, TinyMaskDecoder
-from ovsam_cli.training.bank import find_views, read_view
+from ovsam_cli.model.clip2sam import compute_class_logits
+from ovsam_cli.model.mask_decoder import DecodedMasks
+from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
+from ovsam_cli.training.batches import LossModule
+from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.losses import (
-    OVERSAMPLING,
+    choose_uncertain_points,
+    classification_loss,
+    compute_cell_ious,
+    count_candidates,
     dice_loss,
+    iou_loss,
     mask_loss,
     sample_candidates,
     sample_maps,
-    sample_uncertain_points,
+    sample_true_masks,
 )
-from ovsam_cli.training.prompt_sampling import TrainingBatch, build_batch
-
-MAX_FEATURE_NOISE = 0.9  # in standard deviations of a channel
-MAX_CHANNEL_DROPOUT = 0.35
-# Added to the weights of the ellipse in the box and of what lies outside, in the end.
-FINAL_ELLIPSE_SHARE = 0.6
-NUM_POINTS = 1024  # a mask; the published model takes 12,544 of a frame of twice the side
 
 
-class MaskParts(nn.Module):
-    """The trained parts of a model, under the names they have there."""
-
-    def __init__(self, model: OVSAM) -> None:
-        super().__init__()
-        self.neck = model.neck
-        self.fine_neck = model.fine_neck
-        self.pe = model.pe
-        self.mask_decoder = model.mask_decoder
-        # The recognition head is trained on its own; masks do not depend on it.
-        self.mask_decoder.roi_conv.requires_grad_(False)
-
-    def forward(self, batch: TrainingBatch) -> Tensor:
-        """(B, 1, 4h, 4w) mask logits of a batch."""
-        assert self.fine_neck is not None  # `tiny` has one
-        mask_logits: Tensor = self.mask_decoder(
-            self.neck(batch.trunk_maps),
-            self.pe.image_pe(),
-            self.pe(batch.prompts),
-            self.fine_neck(batch.trunk_maps),
-        )
-        return mask_logits
-
-
-def compute_mask_losses(
-    parts: MaskParts, batch: TrainingBatch, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Mask and dice loss of one batch, at points chosen as PointRend does."""
-    mask_logits = parts(batch)  # (B, 1, 4h, 4w)
-    size = batch.masks.shape[-1]
-    count = OVERSAMPLING * NUM_POINTS
-    candidates = sample_candidates(batch.boxes_xyxy / size, count, generator)
-    points = sample_uncertain_points(mask_logits, NUM_POINTS, generator, candidates)
-    point_logits = sample_maps(mask_logits, points)
-    cells = (points * size).long().clamp(0, size - 1)  # (B, N, 2)
-    targets = batch.masks[batch.mask_index[:, None], cells[..., 1], cells[..., 0]].float()
-    return {"mask": mask_loss(point_logits, targets), "dice": dice_loss(point_logits, targets)}
-
-
-def disturb_maps(trunk_maps: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Noise and dropped channels, as strong as it comes, anew for every map and view.
+@dataclass(frozen=True, slots=True)
+class MapNoise:
+    """Faults of trunk maps, as strong as it comes, anew for every map and view.
 
     Photographs differ from scenes in every fine detail; a model that has seen clean maps only
     trusts them too much and forgets what the prompt itself says.
 
-    Args:
-        trunk_maps: (I, C_l, h_l, w_l) maps.
-        generator: of the randomness.
+    Attributes:
+        noise: in standard deviations of a channel.
+        dropout: greatest share of channels that are dropped.
+        gain: deviation of the channels' factors.
     """
+
+    noise: float = 0.9
+    dropout: float = 0.35
+    gain: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Clip2SamOptions:
+    """What is trained, and on which points.
+
+    Attributes:
+        trained: parts of the model by attribute path, such as `mask_decoder` or `backbone.layer4`.
+        num_points: points a mask that its losses are taken at.
+        near_share: of the candidates that lie around the object's box; 0 in the published rule.
+        map_noise: of the trunk maps that masks are made from, or None.
+    """
+
+    trained: tuple[str, ...] = ("fpn_neck", "mask_decoder")
+    num_points: int = 12544
+    near_share: float = 0.0
+    map_noise: MapNoise | None = None
+
+
+class TrainedParts(nn.Module):
+    """Some parts of a model under the keys they have there.
+
+    Args:
+        model: all its parameters are frozen, then those of the parts are not.
+        paths: of the parts, such as `neck` or `backbone.layer4`.
+    """
+
+    def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
+        super().__init__()
+        model.requires_grad_(False)
+        for path in paths:
+            part = model.get_submodule(path).requires_grad_(True)
+            *parents, name = path.split(".")
+            holder: nn.Module = self
+            for parent in parents:
+                if parent not in holder._modules:
+                    holder.add_module(parent, nn.Module())
+                holder = holder.get_submodule(parent)
+            holder.add_module(name, part)
+
+
+class Clip2SamLosses(LossModule[InstanceBatch]):
+    """Masks, names and predicted IoU of prompted objects.
+
+    Args:
+        model: everything but the trained parts is frozen and in evaluation mode.
+        text_embeddings: (K, S, text_dim) float, L2-normalized.
+        options: what is trained and how.
+    """
+
+    text_embeddings: Tensor
+
+    def __init__(
+        self, model: OVSAM, text_embeddings: Tensor, options: Clip2SamOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or Clip2SamOptions()
+        self.model = model.eval()
+        self.parts = TrainedParts(model, self.options.trained)
+        self.register_buffer("text_embeddings", text_embeddings, persistent=False)
+
+    def trained_parts(self) -> nn.Module:
+        """The parts of the model that are trained, under their own keys."""
+        return self.parts
+
+    def forward(self, batch: InstanceBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """`mask`, `dice`, `class` and, for a model with the head, `iou`."""
+        features = self._encode(batch, generator)
+        decoded = self.model.mask_decoder.decode_all(
+            features.image_embeddings,
+            self.model.pe.image_pe(),
+            self.model.encode_prompts(batch.prompts),
+            features.fine_features,
+        )
+        losses = self._mask_losses(decoded, batch, generator)
+        losses["class"] = self._class_loss(features, batch)
+        return losses
+
+    def _encode(self, batch: InstanceBatch, generator: torch.Generator) -> ImageFeatures:
+        trunk_maps = self.model.backbone(batch.pixels)
+        clean = trunk_maps
+        if self.options.map_noise is not None:
+            trunk_maps = disturb_maps(trunk_maps, self.options.map_noise, generator)
+        fine_neck = self.model.fine_neck
+        return ImageFeatures(
+            image_embeddings=self.model.neck(trunk_maps),
+            fpn_features=self.model.fpn_neck(clean),
+            clip_features=clean[-1],
+            input_hw=batch.input_hw,
+            fine_features=None if fine_neck is None else fine_neck(trunk_maps),
+        )
+
+    def _class_loss(self, features: ImageFeatures, batch: InstanceBatch) -> Tensor:
+        """Training names the true boxes, not those of predicted masks (spec 5.1)."""
+        boxes, labels, image_index = batch.boxes_xyxy, batch.labels, batch.prompts.image_index
+        if batch.regions is not None:
+            regions = batch.regions
+            boxes, labels, image_index = regions.boxes_xyxy, regions.labels, regions.image_index
+        head = self.model.mask_decoder.roi_conv
+        embeddings = head.embed_regions(features.fpn_features, boxes, image_index)
+        logit_scale = self.model.config.logit_scale
+        logits = compute_class_logits(embeddings, self.text_embeddings, logit_scale)
+        return classification_loss(logits, labels)
+
+    def _mask_losses(
+        self, decoded: DecodedMasks, batch: InstanceBatch, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Each prompt's mask; of a lone point's masks the best one, as in SAM."""
+        is_lone = batch.prompts.is_lone_point
+        num_masks = decoded.mask_logits.shape[1]
+        if num_masks == 1:
+            is_lone = torch.zeros_like(is_lone)
+        single, lone = (~is_lone).nonzero().flatten(), is_lone.nonzero().flatten()
+        columns = torch.arange(1, num_masks, device=single.device)
+        # One row for each mask that has a loss: prompts' single masks, then lone points' own.
+        prompts = torch.cat([single, lone.repeat_interleave(len(columns))])
+        chosen = torch.cat([torch.zeros_like(single), columns.repeat(len(lone))])
+        logits = decoded.mask_logits[prompts, chosen].float()[:, None]  # (R, 1, 4h, 4w)
+        mask, dice = self._point_losses(logits, batch, prompts, generator)
+        found = {"mask": mask, "dice": dice}
+        if len(lone) and len(columns) > 1:
+            both = (mask + dice)[len(single) :].reshape(len(lone), -1)
+            best = (
+                len(single)
+                + both.argmin(dim=1)
+                + len(columns) * torch.arange(len(lone), device=both.device)
+            )
+            rows = torch.cat([torch.arange(len(single), device=both.device), best])
+            found = {name: losses[rows] for name, losses in found.items()}
+        losses = {name: one.mean() for name, one in found.items()}
+        if decoded.iou_predictions is not None:
+            ious = compute_cell_ious(logits, batch.masks, batch.mask_index[prompts])[:, 0]
+            losses["iou"] = iou_loss(decoded.iou_predictions[prompts, chosen], ious)
+        return losses
+
+    def _point_losses(
+        self, logits: Tensor, batch: InstanceBatch, prompts: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """(R,) mask and (R,) dice losses of (R, 1, 4h, 4w) logits of prompts (R,)."""
+        options = self.options
+        candidates = sample_candidates(
+            batch.boxes_xyxy[prompts] / batch.masks.shape[-1],
+            count_candidates(options.num_points),
+            generator,
+            near_share=options.near_share,
+        )
+        points = choose_uncertain_points(logits, candidates, options.num_points)
+        point_logits = sample_maps(logits, points)
+        targets = sample_true_masks(batch.masks, batch.mask_index[prompts], points)
+        return mask_loss(point_logits, targets), dice_loss(point_logits, targets)
+
+
+def disturb_maps(
+    trunk_maps: Sequence[Tensor], options: MapNoise, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Noise and dropped channels of (I, C_l, h_l, w_l) maps."""
     disturbed = []
     for maps in trunk_maps:
-        shape = (len(maps), maps.shape[1], 1, 1)
+        num, device = len(maps), maps.device
+        shape = (num, maps.shape[1], 1, 1)
         spread = maps.std(dim=(0, 2, 3), keepdim=True)
-        strength = torch.rand(len(maps), 1, 1, 1, generator=generator)
-        noise = torch.randn(maps.shape, generator=generator)
-        share = MAX_CHANNEL_DROPOUT * torch.rand(len(maps), 1, 1, 1, generator=generator)
-        is_kept = torch.rand(shape, generator=generator) >= share
-        gain = 1 + 0.3 * strength * torch.randn(shape, generator=generator)
-        noisy = maps * gain + MAX_FEATURE_NOISE * strength**2 * spread * noise
+        strength = torch.rand(num, 1, 1, 1, generator=generator, device=device)
+        noise = torch.randn(maps.shape, generator=generator, device=device)
+        share = options.dropout * torch.rand(num, 1, 1, 1, generator=generator, device=device)
+        is_kept = torch.rand(shape, generator=generator, device=device) >= share
+        gain = 1 + options.gain * strength * torch.randn(shape, generator=generator, device=device)
+        noisy = maps * gain + options.noise * strength**2 * spread * noise
         disturbed.append(noisy * is_kept / (1 - share))
     return tuple(disturbed)
-
-
-def build_mask_step(
-    parts: MaskParts, bank: Path, *, views_per_step: int, prompts_per_view: int
-) -> Callable[[np.random.Generator, torch.Generator], Mapping[str, Tensor]]:
-    """The loop's step: a batch of the views that the bank holds at that moment.
-
-    Raises:
-        InputError: the bank is empty.
-    """
-    paths = find_views(bank)
-    if not paths:
-        raise InputError(f"{bank}: no views in the bank; fill it from scenes first")
-    steps = 0
-
-    def compute_losses(
-        rng: np.random.Generator, generator: torch.Generator
-    ) -> Mapping[str, Tensor]:
-        nonlocal paths, steps
-        if steps % 50 == 49:
-            paths = find_views(bank)
-        steps += 1
-        chosen = rng.choice(len(paths), min(views_per_step, len(paths)), replace=False)
-        views = [read_view(paths[row]) for row in chosen]
-        batch = build_batch(views, prompts_per_view, rng)
-        batch = replace(batch, trunk_maps=disturb_maps(batch.trunk_maps, generator))
-        return compute_mask_losses(parts, batch, generator)
-
-    return compute_losses
-
-
-def finish_masks(parts: MaskParts) -> None:
-    """Give the box itself more say than training did.
-
-    Scenes are easier than photographs: there the learned maps are less sure than they think.
-    The share was chosen by validation photographs that are no training data.
-    """
-    assert isinstance(parts.mask_decoder, TinyMaskDecoder)
-    parts.mask_decoder.add_prompt_weights([FINAL_ELLIPSE_SHARE * one for one in ELLIPSE_WEIGHTS])

@@ -22,7 +22,7 @@ from ovsam_cli.training.bank import BankView, find_views, read_view
 from ovsam_cli.training.data import to_pixels
 from ovsam_cli.training.losses import classification_loss
 from ovsam_cli.training.name_scenes import NameScene, compose_name_scene
-from ovsam_cli.training.prompt_sampling import find_tight_box
+from ovsam_cli.training.old_prompt_sampling import find_tight_box
 from ovsam_cli.training.scenes.compose import load_scene_assets
 
 BOXES_PER_OBJECT = 2  # the tight box, and one with a mask's faults

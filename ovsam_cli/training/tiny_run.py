@@ -21,8 +21,6 @@ from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
 from ovsam_cli.model.tiny_regions import TinyBackbone, TinyRegionHead, TrunkPyramid
 from ovsam_cli.model.tiny_trunk import fold_lite0_weights
 from ovsam_cli.training.bank import fill_bank
-from ovsam_cli.training.clip2sam import MaskParts, build_mask_step, finish_masks
-from ovsam_cli.training.loop import BEST_NAME, LoopOptions, Scores, Training
 from ovsam_cli.training.naming import (
     BACKGROUND_NAME,
     NameTraining,
@@ -31,6 +29,8 @@ from ovsam_cli.training.naming import (
     join_regions,
     train_names,
 )
+from ovsam_cli.training.old_clip2sam import MaskParts, build_mask_step, finish_masks
+from ovsam_cli.training.old_loop import BEST_NAME, LoopOptions, Scores, Training
 from ovsam_cli.training.validation import build_validation
 from ovsam_cli.vocabulary import read_vocabulary
 

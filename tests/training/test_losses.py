@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from ovsam_cli.training.losses import (
+    choose_uncertain_points,
     classification_loss,
+    compute_cell_ious,
+    count_candidates,
     dice_loss,
+    iou_loss,
     mask_loss,
     sample_candidates,
     sample_maps,
-    sample_uncertain_points,
+    sample_true_masks,
 )
 
 
@@ -31,8 +35,8 @@ def points() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_mask_losses_are_the_references(points: tuple[torch.Tensor, torch.Tensor]) -> None:
-    assert float(mask_loss(*points)) == pytest.approx(6.377559661865234, rel=1e-5)
-    assert float(dice_loss(*points)) == pytest.approx(2.503533124923706, rel=1e-5)
+    assert float(mask_loss(*points).mean()) == pytest.approx(6.377559661865234, rel=1e-5)
+    assert float(dice_loss(*points).mean()) == pytest.approx(2.503533124923706, rel=1e-5)
 
 
 def test_classification_loss_is_the_references() -> None:
@@ -44,15 +48,22 @@ def test_classification_loss_is_the_references() -> None:
 
 def test_uncertain_points_lie_where_logits_are_near_zero() -> None:
     columns = torch.linspace(-8, 8, 64).expand(64, 64)[None, None]
-    points = sample_uncertain_points(columns, 400, torch.Generator().manual_seed(0))
-    important = points[0, :300, 0]
-    assert points.shape == (1, 400, 2)
-    assert float((important - 0.5).abs().max()) < 0.3
+    candidates = torch.rand(1, count_candidates(400), 2, generator=torch.Generator().manual_seed(0))
+    points = choose_uncertain_points(columns, candidates, 400)
+    assert candidates.shape == (1, 1300, 2) and points.shape == (1, 400, 2)
+    assert float((points[0, :300, 0] - 0.5).abs().max()) < 0.3
+    assert torch.equal(points[:, 300:], candidates[:, 1200:])  # unseen
+
+
+def test_candidates_are_anywhere_unless_asked_for() -> None:
+    boxes = torch.tensor([[0.9, 0.9, 0.95, 0.95]])
+    points = sample_candidates(boxes, 4000, torch.Generator().manual_seed(0))
+    assert float((points.mean(dim=(0, 1)) - 0.5).abs().max()) < 0.02
 
 
 def test_candidates_crowd_around_a_small_box() -> None:
     box = torch.tensor([[0.5, 0.5, 0.52, 0.52]])
-    points = sample_candidates(box, 900, torch.Generator().manual_seed(0))
+    points = sample_candidates(box, 900, torch.Generator().manual_seed(0), near_share=2 / 3)
     is_near = ((points - 0.51).abs() < 0.02).all(dim=-1)
     assert 500 < int(is_near.sum()) < 700
     assert float(points.min()) >= 0 and float(points.max()) < 1
@@ -82,3 +93,33 @@ def test_maps_are_sampled_at_cell_centers() -> None:
     maps = torch.arange(8.0).reshape(1, 1, 2, 4)
     points = torch.tensor([[[0.125, 0.25], [0.875, 0.75], [0.5, 0.5]]])
     assert sample_maps(maps, points).tolist() == [[0.0, 7.0, 3.5]]
+
+
+def test_true_masks_are_sampled_as_maps_are() -> None:
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.rand(3, 16, 16, generator=generator) < 0.5
+    index, points = torch.tensor([2, 0]), torch.rand(2, 200, 2, generator=generator)
+    expected = sample_maps(masks[index][:, None].float(), points)
+    assert torch.allclose(sample_true_masks(masks, index, points), expected, atol=1e-5)
+
+
+def test_no_boxes_cost_nothing() -> None:
+    loss = classification_loss(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
+    assert float(loss) == 0
+
+
+def test_ious_count_parts_of_cells() -> None:
+    """A mask of two cells, of which the object covers one and a half."""
+    mask_logits = torch.full((1, 3, 4, 4), -1.0)
+    mask_logits[0, 0, 1, :2] = 1
+    mask_logits[0, 1] = 1
+    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
+    masks[1, 4:8, :6] = True
+    found = compute_cell_ious(mask_logits, masks, torch.tensor([1]))
+    assert found[0].tolist() == pytest.approx([24 / 32, 24 / 256, 0.0])
+
+
+def test_iou_loss_is_the_mean_square() -> None:
+    assert float(iou_loss(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.8]))) == pytest.approx(
+        (0.25 + 0.04) / 2
+    )

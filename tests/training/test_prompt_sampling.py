@@ -5,19 +5,26 @@ import pytest
 import torch
 from builders import disc_mask
 
-from ovsam_cli.training import prompt_sampling
-from ovsam_cli.training.bank import BankView
-from ovsam_cli.training.prompt_sampling import TrainingBatch, build_batch, find_tight_box
+from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.training.augmentation import CutMasks, find_tight_box
+from ovsam_cli.training.prompt_sampling import (
+    KINDS,
+    DrawnPrompts,
+    MixedPrompts,
+    PromptRule,
+    PublishedPrompts,
+    to_model_prompts,
+)
 
 SIZE = 128
 
 
-def make_view(masks: list[np.ndarray]) -> BankView:
-    maps = tuple(torch.zeros(1, 2, SIZE // stride, SIZE // stride) for stride in (4, 8, 16, 32))
-    return BankView(maps, np.stack(masks), ("thing",) * len(masks))
+def make_objects(masks: list[np.ndarray]) -> CutMasks:
+    boxes = np.stack([find_tight_box(mask) for mask in masks])
+    return CutMasks(np.stack(masks), boxes, np.arange(len(masks)))
 
 
-def make_views() -> list[BankView]:
+def make_views() -> list[CutMasks]:
     disc = disc_mask(SIZE, SIZE, center_yx=(40, 50), radius=20)
     ring = disc_mask(SIZE, SIZE, center_yx=(80, 80), radius=40) & ~disc_mask(
         SIZE, SIZE, center_yx=(80, 80), radius=36
@@ -28,101 +35,122 @@ def make_views() -> list[BankView]:
     dot[127, 127] = True
     corner = np.zeros((SIZE, SIZE), bool)
     corner[:30, :60] = True
-    return [make_view([disc, ring, dot]), make_view([cross, corner])]
+    return [make_objects([disc, ring, dot]), make_objects([cross, corner])]
 
 
-def sample(seed: int = 0, num_prompts: int = 200) -> TrainingBatch:
-    return build_batch(make_views(), num_prompts, np.random.default_rng(seed))
+def only(kind: str) -> MixedPrompts:
+    return MixedPrompts(num_prompts=20, kind_probs=tuple(float(one == kind) for one in KINDS))
 
 
-def test_points_are_on_the_side_their_label_says() -> None:
+def draw(rule: PromptRule, seed: int = 0) -> list[DrawnPrompts]:
+    rng = np.random.default_rng(seed)
+    return [rule.draw(objects, rng) for objects in make_views()]
+
+
+@pytest.mark.parametrize("rule", [PublishedPrompts(), MixedPrompts(num_prompts=200)])
+def test_points_are_on_the_side_their_label_says(rule: PromptRule) -> None:
     """A thin cross: every second row and column missed it, and its center lay outside."""
-    batch = sample()
-    for row, (coords, labels) in enumerate(
-        zip(batch.prompts.point_coords, batch.prompts.point_labels, strict=True)
-    ):
-        mask = batch.masks[batch.mask_index[row]]
-        for (x, y), label in zip(coords.long().tolist(), labels.tolist(), strict=True):
-            if label >= 0:
-                assert bool(mask[y, x]) == bool(label), (row, x, y)
+    for objects, drawn in zip(make_views(), draw(rule), strict=True):
+        for row, coords, labels in zip(
+            drawn.rows, drawn.point_coords, drawn.point_labels, strict=True
+        ):
+            for (x, y), label in zip(coords.astype(int), labels, strict=True):
+                if label >= 0:
+                    assert objects.masks[row][y, x] == bool(label), (row, x, y)
+
+
+def test_the_published_rule() -> None:
+    """Five objects of forty prompts: each eight times; 21 true boxes, then 19 points."""
+    objects = make_objects(
+        [disc_mask(SIZE, SIZE, center_yx=(20 * n, 60), radius=8) for n in range(1, 6)]
+    )
+    drawn = PublishedPrompts().draw(objects, np.random.default_rng(0))
+    assert np.bincount(drawn.rows).tolist() == [8] * 5
+    assert (drawn.boxes_xyxy[:21] == objects.boxes_xyxy[drawn.rows[:21]]).all()
+    assert not drawn.boxes_xyxy[21:].any()
+    assert (drawn.point_labels[:21] == -1).all() and (drawn.point_labels[21:] == 1).all()
+    assert drawn.point_coords.shape == (40, 1, 2) and not drawn.uses_mask.any()
+    assert len({tuple(point) for point in drawn.point_coords[21:, 0]}) > 12
+
+
+@pytest.mark.parametrize(("num", "boxes"), [(1, 1), (2, 2), (3, 2), (40, 21)])
+def test_the_published_rule_keeps_the_first_objects(num: int, boxes: int) -> None:
+    objects = make_objects([disc_mask(SIZE, SIZE, center_yx=(60, 2 * n)) for n in range(5, 50)])
+    drawn = PublishedPrompts(num).draw(objects, np.random.default_rng(1))
+    assert sorted(drawn.rows.tolist()) == list(range(num))
+    assert int((drawn.boxes_xyxy[:, 2] > 0).sum()) == boxes
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_objects_that_fill_the_frame_have_no_background_points(seed: int) -> None:
     """Their background points lay on the object."""
-    views = [make_view([np.ones((SIZE, SIZE), bool)])]
-    batch = build_batch(views, 20, np.random.default_rng(seed))
-    assert not (batch.prompts.point_labels == 0).any()
+    objects = make_objects([np.ones((SIZE, SIZE), bool)])
+    drawn = MixedPrompts(num_prompts=20).draw(objects, np.random.default_rng(seed))
+    assert not (drawn.point_labels == 0).any()
 
 
 def test_boxes_lie_around_their_objects() -> None:
-    batch = sample()
-    prompts = batch.prompts
-    for row in range(len(prompts.has_box)):
-        mask = batch.masks[batch.mask_index[row]].numpy()
-        tight = find_tight_box(mask)
-        assert (batch.boxes_xyxy[row].numpy() == tight).all()
-        box = prompts.model_boxes_xyxy[row].numpy()
-        if not prompts.has_box[row]:
-            assert not box.any()
-            continue
-        sides = np.tile(tight[2:] - tight[:2], 2)
-        assert (abs(box - tight) <= 0.4 * sides + 5).all()
-        assert (box >= 0).all() and (box <= SIZE + 2).all() and (box[2:] > box[:2]).all()
-    is_exact = (prompts.model_boxes_xyxy == batch.boxes_xyxy).all(dim=1)[prompts.has_box]
-    assert 0.35 < float(is_exact.float().mean()) < 0.65
+    exact = total = 0
+    for objects, drawn in zip(make_views(), draw(only("box")), strict=True):
+        tight = objects.boxes_xyxy[drawn.rows]
+        sides = np.tile(tight[:, 2:] - tight[:, :2], 2)
+        boxes = drawn.boxes_xyxy
+        assert (abs(boxes - tight) <= 0.4 * sides + 5).all()
+        assert (boxes >= 0).all() and (boxes <= SIZE + 2).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        exact, total = exact + int((boxes == tight).all(axis=1).sum()), total + len(boxes)
+    assert 0.3 < exact / total < 0.7
 
 
 def test_every_prompt_says_something() -> None:
-    prompts = sample().prompts
-    has_point = (prompts.point_labels == 1).any(dim=1)
-    assert bool((has_point | prompts.has_box).all())
-    assert 0.3 < float(prompts.has_box.float().mean()) < 0.46
-    assert prompts.has_mask is not None and not (prompts.has_mask & prompts.has_box).any()
+    for drawn in draw(MixedPrompts(num_prompts=200)):
+        has_box = drawn.boxes_xyxy[:, 2] > 0
+        assert ((drawn.point_labels == 1).any(axis=1) | has_box).all()
+        assert 0.25 < has_box.mean() < 0.5
+        assert not (drawn.uses_mask & has_box).any()
 
 
 def test_every_object_is_prompted_before_one_is_again() -> None:
-    batch = sample(num_prompts=5)
-    assert batch.prompts.image_index.tolist() == [0] * 5 + [1] * 5
-    assert len(batch.masks) == 5
-    assert sorted(batch.mask_index[:3].tolist()) == [0, 1, 2]
-    assert sorted(batch.mask_index[5:7].tolist()) == [3, 4]
-    assert set(batch.mask_index[5:].tolist()) == {3, 4}
-    assert [len(level) for level in batch.trunk_maps] == [2, 2, 2, 2]
+    first, second = draw(MixedPrompts(num_prompts=5))
+    assert sorted(first.rows[:3].tolist()) == [0, 1, 2]
+    assert sorted(second.rows[:2].tolist()) == [0, 1] and set(second.rows) == {0, 1}
 
 
-def test_fewer_prompts_than_objects() -> None:
-    assert len(sample(num_prompts=1).mask_index) == 2
+def join(drawn: list[DrawnPrompts], views: list[CutMasks]) -> ModelPrompts:
+    offsets = np.cumsum([0, *(len(view.rows) for view in views)])[:-1]
+    rows = [one.rows + offset for one, offset in zip(drawn, offsets, strict=True)]
+    masks = torch.from_numpy(np.concatenate([view.masks for view in views]))
+    return to_model_prompts(drawn, masks, torch.from_numpy(np.concatenate(rows)))
 
 
-def test_batches_repeat_with_their_seed() -> None:
-    one, same, other = sample(3), sample(3), sample(4)
-    assert torch.equal(one.prompts.point_coords, same.prompts.point_coords)
-    assert torch.equal(one.prompts.model_boxes_xyxy, same.prompts.model_boxes_xyxy)
-    assert not torch.equal(one.prompts.point_coords, other.prompts.point_coords)
+def test_prompts_of_views_are_joined() -> None:
+    prompts = join(draw(only("box and point")), make_views())
+    assert prompts.image_index.tolist() == [0] * 20 + [1] * 20
+    assert bool(prompts.has_box.all()) and prompts.prompt_mask_logits is None
+    assert not bool(prompts.is_lone_point.any())
+    assert bool(join(draw(only("center")), make_views()).is_lone_point.all())
 
 
-def test_mask_prompts_are_rough_logits_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_sampling, "KIND_PROBS", (0, 0, 0, 0, 0, 1))
-    view = make_view([disc_mask(SIZE, SIZE, center_yx=(60, 60), radius=40)])
-    batch = build_batch([view], 3, np.random.default_rng(0))
-    logits = batch.prompts.prompt_mask_logits
-    assert logits is not None and logits.shape == (3, 1, SIZE // 4, SIZE // 4)
-    assert batch.prompts.has_mask is not None and bool(batch.prompts.has_mask.all())
+def test_prompts_repeat_with_their_seed() -> None:
+    one, same, other = (join(draw(MixedPrompts(), seed), make_views()) for seed in (3, 3, 4))
+    assert torch.equal(one.point_coords, same.point_coords)
+    assert torch.equal(one.model_boxes_xyxy, same.model_boxes_xyxy)
+    assert not torch.equal(one.point_coords, other.point_coords)
+
+
+def test_mask_prompts_are_rough_logits_of_the_object() -> None:
+    view = make_objects([disc_mask(SIZE, SIZE, center_yx=(60, 60), radius=40)])
+    drawn = only("mask and point").draw(view, np.random.default_rng(0))
+    prompts = join([drawn], [view])
+    logits = prompts.prompt_mask_logits
+    assert logits is not None and logits.shape == (20, 1, SIZE // 4, SIZE // 4)
+    assert prompts.has_mask is not None and bool(prompts.has_mask.all())
     assert float(logits.abs().max()) <= 10
     assert float(logits[0, 0, 15, 15]) == 10
     assert float(logits[0, 0, 0, 0]) == -10
 
 
-def test_without_mask_prompts_there_are_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_sampling, "KIND_PROBS", (1, 0, 0, 0, 0, 0))
-    prompts = sample(num_prompts=4).prompts
-    assert prompts.prompt_mask_logits is None and prompts.has_mask is None
-    assert bool(prompts.has_box.all())
-    assert bool((prompts.point_labels == -1).all())
-
-
-def test_tight_box_is_exclusive_on_the_right_and_below() -> None:
-    mask = np.zeros((20, 30), bool)
-    mask[4, 7] = mask[11, 22] = True
-    assert find_tight_box(mask).tolist() == [7, 4, 23, 12]
+def test_centers_are_deep_inside() -> None:
+    view = make_objects([disc_mask(SIZE, SIZE, center_yx=(60, 50), radius=30)])
+    drawn = only("center").draw(view, np.random.default_rng(0))
+    assert (abs(drawn.point_coords[:, 0] - (50, 60)) <= 5).all()
