@@ -177,6 +177,8 @@ class Detections:
         stability_scores: (B,) float32 in [0, 1]: the mask's quality.
         topk: (B,) the best (name, probability) pairs, best first.
         prompts: the prompts of these objects, row by row.
+        iou_predictions: (B,) float32, the model's own estimate of each mask's IoU with its
+            object (about 0 to 1, not clipped); None for a model without that head, never zeros.
     """
 
     prompt_ids: tuple[int | str, ...]
@@ -189,16 +191,35 @@ class Detections:
     stability_scores: FloatArray
     topk: tuple[tuple[tuple[str, float], ...], ...]
     prompts: Prompts
+    iou_predictions: FloatArray | None = None
 
     def __post_init__(self) -> None:
         wanted = len(self.prompt_ids)
         for name in self.__slots__:
-            found = len(getattr(self, name))
+            column = getattr(self, name)
+            found = wanted if column is None else len(column)
             if found != wanted:
                 raise ValueError(f"Detections.{name} has {found} rows, expected {wanted}")
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
+
+    @staticmethod
+    def empty() -> Detections:
+        """No objects."""
+        none = np.empty(0, np.float32)
+        return Detections(
+            prompt_ids=(),
+            segmentations=(),
+            boxes_xyxy=np.empty((0, 4), np.float32),
+            areas=np.empty(0, np.int64),
+            category_ids=np.empty(0, np.int64),
+            scores=none,
+            margins=none,
+            stability_scores=none,
+            topk=(),
+            prompts=Prompts.concatenate([]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

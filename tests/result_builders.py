@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,13 @@ def make_detections(
         ),
         prompts=prompts,
     )
+
+
+def with_predicted_iou(result: ImageResult) -> ImageResult:
+    """The same objects as a model that predicts the IoU of its masks would give them."""
+    assert result.detections is not None
+    ious = np.linspace(0.3, 1.01, len(result.detections), dtype=np.float32)
+    return replace(result, detections=replace(result.detections, iou_predictions=ious))
 
 
 def make_result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,18 @@ def write_small_checkpoint(path: Path) -> Path:
     torch.manual_seed(3)
     model = build_ovsam(SMALL)
     save_weights(model.state_dict(), SMALL, path, license_notice="none")
+    return path
+
+
+def write_iou_checkpoint(path: Path) -> Path:
+    """The like with three masks for a lone point, whose IoU it predicts to be about 0.9."""
+    torch.manual_seed(3)
+    config = replace(SMALL, name="small-iou", iou_head=True, num_point_masks=3)
+    model = build_ovsam(config)
+    last = model.mask_decoder.mask_decoder.iou_prediction_head.layers[-1]
+    torch.nn.init.normal_(last.weight, std=0.01)
+    torch.nn.init.constant_(last.bias, 0.9)
+    save_weights(model.state_dict(), config, path, license_notice="none")
     return path
 
 

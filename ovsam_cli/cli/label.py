@@ -92,6 +92,16 @@ def label(
             rich_help_panel=NAMES,
         ),
     ] = None,
+    min_predicted_iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest IoU that the model predicts of its own masks, for models with such a "
+            "head; default 0.88 in grid mode, no filter with prompts.",
+            rich_help_panel=NAMES,
+        ),
+    ] = None,
     min_region: Annotated[
         int,
         typer.Option(
@@ -145,6 +155,7 @@ def label(
             fusion=fusion,
             min_score=min_score,
             min_stability=min_stability,
+            min_predicted_iou=min_predicted_iou,
             min_region=min_region,
             top_k=top_k,
             unknown_name=unknown_name,

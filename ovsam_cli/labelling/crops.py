@@ -104,7 +104,8 @@ def merge_crops(parts: Sequence[tuple[Crop, Detections]], *, max_iou: float = 0.
     """Join the objects of an image and its crops, each object once.
 
     Where two masks overlap by more than `max_iou`, that of the deeper layer stays, because it was
-    seen larger; within a layer the more stable one. Crops without objects may be left out.
+    seen larger; within a layer the one of higher predicted IoU, or the more stable one where the
+    model predicts none. Crops without objects may be left out.
 
     Args:
         parts: crops and their objects, already in the frame of the whole image; at least one.
@@ -112,7 +113,10 @@ def merge_crops(parts: Sequence[tuple[Crop, Detections]], *, max_iou: float = 0.
     """
     layers = np.concatenate([np.full(len(found), crop.layer) for crop, found in parts])
     joined = _concatenate([found for _, found in parts])
-    order = np.lexsort((-joined.stability_scores, -layers))
+    qualities = joined.stability_scores
+    if joined.iou_predictions is not None:
+        qualities = joined.iou_predictions
+    order = np.lexsort((-qualities, -layers))
     boxes = joined.boxes_xyxy
     is_left = np.ones(len(joined), bool)
     kept = []
@@ -144,10 +148,13 @@ def take_detections(found: Detections, rows: IntArray) -> Detections:
         stability_scores=found.stability_scores[rows],
         topk=tuple(found.topk[row] for row in rows),
         prompts=found.prompts.take(rows),
+        iou_predictions=None if found.iou_predictions is None else found.iou_predictions[rows],
     )
 
 
 def _concatenate(parts: Sequence[Detections]) -> Detections:
+    # A part without objects has no predictions, whatever the model.
+    ious = [part.iou_predictions for part in parts if part.iou_predictions is not None]
     return Detections(
         prompt_ids=tuple(name for part in parts for name in part.prompt_ids),
         segmentations=tuple(rle for part in parts for rle in part.segmentations),
@@ -159,4 +166,5 @@ def _concatenate(parts: Sequence[Detections]) -> Detections:
         stability_scores=np.concatenate([part.stability_scores for part in parts]),
         topk=tuple(pairs for part in parts for pairs in part.topk),
         prompts=Prompts.concatenate([part.prompts for part in parts]),
+        iou_predictions=np.concatenate(ious) if ious else None,
     )

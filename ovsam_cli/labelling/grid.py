@@ -1,9 +1,10 @@
 """The automatic mode: points on a grid, and one mask for each object they find.
 
 Grid, stability and the edge rule follow SAM's automatic mask generator (Kirillov et al. 2023,
-appendix B). Its predicted-IoU filter has no counterpart, since OVSAM weights predict no
-quality: stability filters and orders instead. Duplicates are removed before recognition, on
-low-resolution masks of one bit a cell, so that only the survivors are classified and enlarged.
+appendix B), and so do filter and order by predicted IoU where the model predicts it; the
+published OVSAM weights do not, and stability filters and orders instead. Duplicates are removed
+before recognition, on low-resolution masks of one bit a cell, so that only the survivors are
+classified and enlarged.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovsam_cli.labelling.crops import Crop
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.structures import BoolArray, FloatArray, ImageGeometry, IntArray, Prompts
 
-GridDropReason = Literal["empty_mask", "whole_image", "low_stability", "cut_by_crop", "duplicate"]
+GridDropReason = Literal[
+    "empty_mask",
+    "low_predicted_iou",
+    "low_stability",
+    "whole_image",
+    "cut_by_crop",
+    "duplicate",
+]
 EDGE_TOLERANCE = 20  # original pixels, as in SAM's generator
 
 
@@ -31,7 +40,8 @@ class DistinctOptions:
 
     Attributes:
         min_stability: lowest stability, in [0, 1].
-        max_iou: a mask that overlaps a more stable one by more is the same object.
+        min_predicted_iou: lowest predicted IoU; None, or masks without one, for no such filter.
+        max_iou: a mask that overlaps a better one by more is the same object.
         max_containment: so is one of similar size that lies inside another, or holds it, by more
             than this share of the smaller; a part of another size is an object of its own.
         similar_area: the smaller area over the larger from which sizes are similar.
@@ -39,6 +49,7 @@ class DistinctOptions:
     """
 
     min_stability: float = 0.9
+    min_predicted_iou: float | None = None
     max_iou: float = 0.7
     max_containment: float = 0.9
     similar_area: float = 0.6
@@ -56,6 +67,7 @@ class GridMasks:
         stability_scores: (N,) float32.
         hw: (h, w) cells that cover the image; the padding is cut off.
         cell_size: side of a cell in pixels of the input frame.
+        iou_predictions: (N,) float32, or None where the model predicts none.
     """
 
     bits: NDArray[np.uint64]
@@ -64,9 +76,15 @@ class GridMasks:
     stability_scores: FloatArray
     hw: tuple[int, int]
     cell_size: float
+    iou_predictions: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.areas)
+
+    @property
+    def qualities(self) -> FloatArray:
+        """(N,) float32 what the better of two masks has more of: predicted IoU, else stability."""
+        return self.stability_scores if self.iou_predictions is None else self.iou_predictions
 
     def take(self, rows: IntArray) -> GridMasks:
         """The masks at `rows`, in that order."""
@@ -77,11 +95,13 @@ class GridMasks:
             self.stability_scores[rows],
             self.hw,
             self.cell_size,
+            None if self.iou_predictions is None else self.iou_predictions[rows],
         )
 
     @staticmethod
     def concatenate(parts: Sequence[GridMasks]) -> GridMasks:
         """Join masks of the same image or crop; at least one part."""
+        ious = [part.iou_predictions for part in parts if part.iou_predictions is not None]
         return GridMasks(
             np.concatenate([part.bits for part in parts]),
             np.concatenate([part.areas for part in parts]),
@@ -89,12 +109,13 @@ class GridMasks:
             np.concatenate([part.stability_scores for part in parts]),
             parts[0].hw,
             parts[0].cell_size,
+            np.concatenate(ious) if ious else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class DistinctMasks:
-    """Which of N masks stay, most stable first, and how many were dropped for which reason."""
+    """Which of N masks stay, best first, and how many were dropped for which reason."""
 
     rows: IntArray
     num_dropped: Mapping[GridDropReason, int]
@@ -126,15 +147,16 @@ def prompts_from_grid(
 
 
 def measure_masks(
-    mask_logits: Tensor, geometry: ImageGeometry, *, stability_offset: float = 1.0
+    decoded: DecodedMasks, geometry: ImageGeometry, *, stability_offset: float = 1.0
 ) -> GridMasks:
     """Pack a chunk of masks and measure them where they are; only bits leave the device.
 
     Args:
-        mask_logits: (B, 1, h, w) float, padded model frame, any device.
+        decoded: B prompts with M = 1 mask each, any device.
         geometry: of the image or crop.
         stability_offset: logits by which a mask is cut higher and lower; SAM's is 1.
     """
+    mask_logits, ious = decoded.mask_logits, decoded.iou_predictions
     height, width = mask_logits.shape[-2:]
     rows = -(-geometry.input_hw[0] * height // geometry.model_size)
     columns = -(-geometry.input_hw[1] * width // geometry.model_size)
@@ -151,7 +173,21 @@ def measure_masks(
         stability_scores=(high / low).float().cpu().numpy(),
         hw=(rows, columns),
         cell_size=geometry.model_size / width,
+        iou_predictions=None if ious is None else ious[:, 0].float().cpu().numpy(),
     )
+
+
+def find_good(found: GridMasks, options: DistinctOptions) -> IntArray:
+    """The rows that are stable and, where predicted, of enough IoU; in order."""
+    is_good = found.stability_scores >= options.min_stability
+    return np.flatnonzero(is_good & ~_has_low_iou(found, options))
+
+
+def _has_low_iou(found: GridMasks, options: DistinctOptions) -> BoolArray:
+    """(N,) bool; a prediction that is no number counts as low."""
+    if found.iou_predictions is None or options.min_predicted_iou is None:
+        return np.zeros(len(found), bool)
+    return ~(found.iou_predictions >= options.min_predicted_iou)
 
 
 def _find_extent(lit: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,10 +212,10 @@ def keep_distinct(
     original_hw: tuple[int, int],
     options: DistinctOptions,
 ) -> DistinctMasks:
-    """Drop what is empty, unstable, cut by its crop or found already, most stable first.
+    """Drop what is empty, poor, unstable, cut by its crop or found already, best first.
 
-    Duplicates go by greedy removal: the most stable mask stays, those like it go, and so on. Equal
-    stability keeps the order of the prompts.
+    Duplicates go by greedy removal: the mask of highest predicted IoU stays, those like it go, and
+    so on; stability decides where the model predicts none. Equals keep the order of the prompts.
 
     Args:
         found: N masks of one image or crop.
@@ -189,10 +225,11 @@ def keep_distinct(
         options: when a mask is an object of its own.
     """
     dropped: Counter[GridDropReason] = Counter()
-    order = np.argsort(-found.stability_scores, kind="stable")
+    order = np.argsort(-found.qualities, kind="stable")
     is_cut = _touches_crop_edge(found, geometry, crop, original_hw)
     filters: list[tuple[GridDropReason, BoolArray]] = [
         ("empty_mask", found.areas == 0),
+        ("low_predicted_iou", _has_low_iou(found, options)),
         ("low_stability", found.stability_scores < options.min_stability),
         ("whole_image", found.areas > options.max_image_share * found.hw[0] * found.hw[1]),
         ("cut_by_crop", is_cut),

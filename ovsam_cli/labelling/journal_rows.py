@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class PromptsRow(TypedDict):
 
 
 class DetectionsRow(TypedDict):
-    """`Detections`, columns as lists."""
+    """`Detections`, columns as lists; without `iou_predictions` where the model has none."""
 
     prompt_ids: list[int | str]
     segmentations: list[Rle]
@@ -52,6 +52,7 @@ class DetectionsRow(TypedDict):
     stability_scores: Nested
     topk: list[list[tuple[str, float]]]
     prompts: PromptsRow
+    iou_predictions: NotRequired[Nested]
 
 
 class ResultRow(TypedDict):
@@ -73,8 +74,8 @@ def result_to_json(result: ImageResult) -> bytes:
     """Write a result as one line of ASCII JSON, without the line's end.
 
     Raises:
-        ValueError: a score, margin, stability or box is NaN or infinite: a fault of the program,
-            which must not get into files.
+        ValueError: a score, margin, stability, predicted IoU or box is NaN or infinite: a fault
+            of the program, which must not get into files.
     """
     record, found = result.record, result.detections
     row: ResultRow = {
@@ -114,7 +115,7 @@ def result_from_json(line: bytes) -> ImageResult:
 
 
 def _detections_to_row(found: Detections) -> DetectionsRow:
-    return {
+    row: DetectionsRow = {
         "prompt_ids": list(found.prompt_ids),
         "segmentations": list(found.segmentations),
         "boxes_xyxy": _nested(found.boxes_xyxy, nan="refuse"),
@@ -126,6 +127,9 @@ def _detections_to_row(found: Detections) -> DetectionsRow:
         "topk": [list(pairs) for pairs in found.topk],
         "prompts": _prompts_to_row(found.prompts),
     }
+    if found.iou_predictions is not None:
+        row["iou_predictions"] = _nested(found.iou_predictions, nan="refuse")
+    return row
 
 
 def _detections_from_row(row: DetectionsRow) -> Detections:
@@ -140,6 +144,7 @@ def _detections_from_row(row: DetectionsRow) -> Detections:
         stability_scores=_floats(row["stability_scores"]),
         topk=tuple(tuple((name, score) for name, score in pairs) for pairs in row["topk"]),
         prompts=_prompts_from_row(row["prompts"]),
+        iou_predictions=_floats(row["iou_predictions"]) if "iou_predictions" in row else None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from ovsam_cli.errors import InputError
 from ovsam_cli.labelling.device import choose_device, choose_dtype
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.pipeline import Labeller
@@ -17,8 +18,9 @@ from ovsam_cli.labelling.text_embeddings import (
 )
 from ovsam_cli.model.checkpoint import LoadedModel, load_model
 from ovsam_cli.model.clip2sam import Fusion
-from ovsam_cli.model.hub import cache_folder
+from ovsam_cli.model.hub import cache_folder, list_models
 from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.own_files import read_config
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.vocabulary import Vocabulary, resolve_trained_names
 
@@ -31,7 +33,7 @@ def build_labeller(
     """Load the model of a plan and embed its vocabulary.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not there, or the model cannot do what an option asks.
         CheckpointError: the weights are missing or broken.
         VocabularyError: a name cannot be embedded.
     """
@@ -39,6 +41,7 @@ def build_labeller(
     device = choose_device(request.devices)
     loaded = load_model(request.model, device=device, on_message=on_message)
     config = loaded.config
+    _check_iou_head(request.options, loaded)
     text_embeddings = _embed_names(plan, config, device, on_message)
     trained = config.trained_on
     if plan.base_vocabulary is not None:
@@ -54,6 +57,26 @@ def build_labeller(
         device=device,
         dtype=choose_dtype(request.options.dtype, device),
     )
+
+
+def _check_iou_head(options: LabelOptions, loaded: LoadedModel) -> None:
+    """Raise InputError where a predicted IoU is asked of a model that predicts none."""
+    if options.min_predicted_iou is None or loaded.config.iou_head:
+        return
+    known = [
+        model.name
+        for model in list_models()
+        if model.path is not None and (config := read_config(model.path)) and config.iou_head
+    ]
+    raise InputError(
+        f"--min-predicted-iou: the model {loaded.name!r} does not predict the IoU of its masks; "
+        f"models trained with `ovsam train clip2sam --iou-head` do{_and_known(known)}. "
+        "Leave the option out: --min-stability filters masks of every model"
+    )
+
+
+def _and_known(names: list[str]) -> str:
+    return f", and of the known models {', '.join(names)}" if names else ""
 
 
 def _embed_names(

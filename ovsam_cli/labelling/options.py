@@ -11,6 +11,7 @@ from ovsam_cli.errors import InputError
 # SAM's automatic generator cuts at 0.95 beside its predicted quality; without the latter the
 # same cut loses many good masks, so it is a little lower here.
 GRID_MIN_STABILITY = 0.9
+GRID_MIN_PREDICTED_IOU = 0.88  # as SAM's automatic generator, for models that predict it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class LabelOptions:
         fusion: `auto` joins both recognition branches, `head` and `clip` use one.
         min_score: lowest score of a name, in [0, 1].
         min_stability: lowest mask stability; None is 0 with prompts, 0.9 in grid mode.
+        min_predicted_iou: lowest IoU that the model predicts of its own masks; None is 0.88 in
+            grid mode and no filter with prompts. Only for models that predict it.
         min_region: islands and holes below this many pixels are removed; 0 keeps all.
         top_k: names kept with each object.
         unknown_name: category of objects below `min_score`; None drops them.
@@ -54,6 +57,7 @@ class LabelOptions:
     fusion: Literal["auto", "head", "clip"] = "auto"
     min_score: float = 0.0
     min_stability: float | None = None
+    min_predicted_iou: float | None = None
     min_region: int = 0
     top_k: int = 5
     unknown_name: str | None = None
@@ -68,6 +72,12 @@ class LabelOptions:
         if self.min_stability is not None:
             return self.min_stability
         return 0.0 if self.grid is None else GRID_MIN_STABILITY
+
+    def predicted_iou_cut(self, *, has_iou_head: bool) -> float | None:
+        """Lowest predicted IoU of this run; None for no filter."""
+        if not has_iou_head or self.min_predicted_iou is not None:
+            return self.min_predicted_iou
+        return None if self.grid is None else GRID_MIN_PREDICTED_IOU
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ovsam_cli.labelling.crops import Crop, make_crops, merge_crops, uncrop_dete
 from ovsam_cli.labelling.grid import (
     DistinctOptions,
     GridMasks,
+    find_good,
     keep_distinct,
     measure_masks,
     prompts_from_grid,
@@ -25,6 +26,7 @@ from ovsam_cli.labelling.options import GridOptions, LabelOptions
 from ovsam_cli.labelling.planner import ImageBatch, PixelFormat, PreparedImage
 from ovsam_cli.labelling.postprocess import PostprocessOptions, postprocess
 from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.structures import Detections, FloatArray, ImageGeometry, Prompts
 from ovsam_cli.vocabulary import Vocabulary
@@ -62,11 +64,17 @@ class Labeller:
         return PixelFormat(config.model_size, config.pixel_mean, config.pixel_std)
 
     @property
+    def predicted_iou_cut(self) -> float | None:
+        """Lowest predicted IoU of a mask; None keeps all."""
+        return self.options.predicted_iou_cut(has_iou_head=self.model.config.iou_head)
+
+    @property
     def postprocess_options(self) -> PostprocessOptions:
         """What is kept of the network's output."""
         return PostprocessOptions(
             min_score=self.options.min_score,
             min_stability=self.options.stability_cut,
+            min_predicted_iou=self.predicted_iou_cut,
             stability_offset=self.model.config.stability_offset,
             min_region=self.options.min_region,
             top_k=self.options.top_k,
@@ -82,10 +90,10 @@ class Labeller:
 
 @dataclass(frozen=True, slots=True)
 class DecodedChunk:
-    """Logits of B prompts: masks (B, 1, h, w) in the padded model frame, classes (B, K + 1)."""
+    """Logits of B prompts: one mask each in the padded model frame, classes (B, K + 1)."""
 
     prompts: Prompts
-    mask_logits: Tensor
+    decoded: DecodedMasks
     class_logits: Tensor
 
 
@@ -115,7 +123,8 @@ def label_by_grid(
     """Label one image without prompts: every point of a grid, each object once.
 
     Returns:
-        The objects, most stable first within the image and within each crop.
+        The objects, best first within the image and within each crop: by predicted IoU, or by
+        stability where the model predicts none.
     """
     original_hw = image.geometry.original_hw
     crops = make_crops(
@@ -141,28 +150,32 @@ def _label_crop(
     prompts = prompts_from_grid(
         crop.hw, points_per_side=crop.points_per_side, first_prompt_id=first_prompt_id
     )
-    kept_logits, measures, kept_rows = [], [], []
-    options = labeller.options
-    for start, chunk in enumerate(prompts.split(options.prompts_per_batch)):
-        mask_logits = decode(labeller, features, chunk, [geometry])
-        measured = measure_masks(
-            mask_logits, geometry, stability_offset=labeller.model.config.stability_offset
-        )
-        # Unstable masks go at once: the logits of a whole grid would not fit beside the model.
-        stable = np.flatnonzero(measured.stability_scores >= options.stability_cut)
-        kept_logits.append(mask_logits[stable])
-        measures.append(measured.take(stable))
-        kept_rows.append(stable + start * options.prompts_per_batch)
+    kept_masks, measures, kept_rows = [], [], []
+    size = labeller.options.prompts_per_batch
+    options = DistinctOptions(
+        min_stability=labeller.options.stability_cut,
+        min_predicted_iou=labeller.predicted_iou_cut,
+        max_iou=grid.nms_iou,
+    )
+    offset = labeller.model.config.stability_offset
+    for start, chunk in enumerate(prompts.split(size)):
+        decoded = decode(labeller, features, chunk, [geometry])
+        measured = measure_masks(decoded, geometry, stability_offset=offset)
+        # Poor masks go at once: the logits of a whole grid would not fit beside the model.
+        good = find_good(measured, options)
+        kept_masks.append(decoded.take(good))
+        measures.append(measured.take(good))
+        kept_rows.append(good + start * size)
     distinct = keep_distinct(
         GridMasks.concatenate(measures),
         geometry,
         crop,
         image.geometry.original_hw,
-        DistinctOptions(min_stability=options.stability_cut, max_iou=grid.nms_iou),
+        options,
     )
-    mask_logits = torch.cat(kept_logits)[distinct.rows]
+    decoded = DecodedMasks.concatenate(kept_masks).take(distinct.rows)
     chosen = prompts.take(np.concatenate(kept_rows)[distinct.rows])
-    return _name_masks(labeller, features, mask_logits, chosen, geometry)
+    return _name_masks(labeller, features, decoded, chosen, geometry)
 
 
 def _cut(labeller: Labeller, image: PreparedImage, crop: Crop) -> tuple[FloatArray, ImageGeometry]:
@@ -179,17 +192,17 @@ def _cut(labeller: Labeller, image: PreparedImage, crop: Crop) -> tuple[FloatArr
 def _name_masks(
     labeller: Labeller,
     features: ImageFeatures,
-    mask_logits: Tensor,
+    decoded: DecodedMasks,
     prompts: Prompts,
     geometry: ImageGeometry,
 ) -> Detections | ImageError:
     """Classify decoded masks of one image in chunks and postprocess them together."""
     if len(prompts) == 0:
-        return empty_detections()
+        return Detections.empty()
     size = labeller.options.prompts_per_batch
     chunks = [
-        DecodedChunk(part, logits, classify(labeller, features, logits, part, [geometry]))
-        for part, logits in zip(prompts.split(size), torch.split(mask_logits, size), strict=True)
+        DecodedChunk(part, one, classify(labeller, features, one.mask_logits, part, [geometry]))
+        for part, one in zip(prompts.split(size), decoded.split(size), strict=True)
     ]
     return _finish_image(labeller, chunks, 0, geometry)
 
@@ -210,14 +223,14 @@ def decode(
     features: ImageFeatures,
     prompts: Prompts,
     geometries: Sequence[ImageGeometry],
-) -> Tensor:
-    """Prompts in the original frame -> (B, 1, h, w) float32 mask logits, padded model frame."""
+) -> DecodedMasks:
+    """Prompts in the original frame -> one float32 mask each, padded model frame."""
     model_prompts = to_model_prompts(prompts, geometries, device=labeller.device)
     with labeller.autocast():
         decoded = labeller.model.decode_masks(
             features, labeller.model.encode_prompts(model_prompts)
         )
-    return decoded.mask_logits.float()
+    return decoded.float()
 
 
 def classify(
@@ -243,9 +256,9 @@ def decode_and_classify(
     geometries: Sequence[ImageGeometry],
 ) -> DecodedChunk:
     """Masks and names of one chunk of prompts, of any of the batch's images."""
-    mask_logits = decode(labeller, features, prompts, geometries)
-    class_logits = classify(labeller, features, mask_logits, prompts, geometries)
-    return DecodedChunk(prompts, mask_logits, class_logits)
+    decoded = decode(labeller, features, prompts, geometries)
+    class_logits = classify(labeller, features, decoded.mask_logits, prompts, geometries)
+    return DecodedChunk(prompts, decoded, class_logits)
 
 
 def _finish_image(
@@ -257,12 +270,14 @@ def _finish_image(
         [chunk.prompts.take(rows) for chunk, rows in zip(chunks, own, strict=True)]
     )
     if len(prompts) == 0:
-        return empty_detections()
-    mask_logits = torch.cat([c.mask_logits[rows] for c, rows in zip(chunks, own, strict=True)])
+        return Detections.empty()
+    decoded = DecodedMasks.concatenate(
+        [chunk.decoded.take(rows) for chunk, rows in zip(chunks, own, strict=True)]
+    )
     class_logits = torch.cat([c.class_logits[rows] for c, rows in zip(chunks, own, strict=True)])
     try:
         return postprocess(
-            mask_logits,
+            decoded,
             class_logits,
             prompts,
             geometry,
@@ -271,20 +286,3 @@ def _finish_image(
         ).detections
     except ImageError as error:
         return error
-
-
-def empty_detections() -> Detections:
-    """No objects."""
-    none = np.empty(0, np.float32)
-    return Detections(
-        prompt_ids=(),
-        segmentations=(),
-        boxes_xyxy=np.empty((0, 4), np.float32),
-        areas=np.empty(0, np.int64),
-        category_ids=np.empty(0, np.int64),
-        scores=none,
-        margins=none,
-        stability_scores=none,
-        topk=(),
-        prompts=Prompts.concatenate([]),
-    )

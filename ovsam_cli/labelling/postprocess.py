@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ovsam_cli import masks
 from ovsam_cli.errors import ImageError
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.outputs.json_values import shortest_floats
 from ovsam_cli.structures import BoolArray, Detections, FloatArray, ImageGeometry, IntArray, Prompts
 from ovsam_cli.vocabulary import Vocabulary
 
-DropReason = Literal["empty_mask", "low_stability", "low_score", "small_area"]
+DropReason = Literal["empty_mask", "low_predicted_iou", "low_stability", "low_score", "small_area"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class PostprocessOptions:
     Attributes:
         min_score: lowest score of a name, in [0, 1].
         min_stability: lowest mask stability, in [0, 1].
+        min_predicted_iou: lowest IoU that the model predicts of a mask; None keeps all.
         stability_offset: logits by which a mask is cut higher and lower; the model's own.
         min_area: fewest mask pixels, original frame.
         min_region: islands and holes of fewer pixels are removed from each mask; 0 keeps all.
@@ -36,6 +38,7 @@ class PostprocessOptions:
 
     min_score: float = 0.0
     min_stability: float = 0.0
+    min_predicted_iou: float | None = None
     stability_offset: float = 1.0
     min_area: int = 0
     min_region: int = 0
@@ -68,7 +71,7 @@ class _NameScores:
 
 
 def postprocess(
-    mask_logits: Tensor,
+    decoded: DecodedMasks,
     class_logits: Tensor,
     prompts: Prompts,
     geometry: ImageGeometry,
@@ -81,19 +84,22 @@ def postprocess(
     the background has more (as in spec section 6). Stability is that of the low-resolution logits.
 
     Args:
-        mask_logits: (B, 1, h, w) float, padded model frame, any device.
+        decoded: B prompts with M = 1 mask each, any device.
         class_logits: (B, K + 1) float, last column background, any device.
         prompts, geometry: of this image; `vocabulary` has the K categories.
 
     Raises:
         ImageError: a logit is NaN or infinite, so nothing can be said of this image.
     """
-    low_masks, class_probs = _to_arrays(mask_logits, class_logits, len(prompts), len(vocabulary))
+    low_masks, class_probs = _to_arrays(
+        decoded.mask_logits, class_logits, len(prompts), len(vocabulary)
+    )
+    iou_predictions = _predicted_ious(decoded)
     names = _rank_names(class_probs, max(options.top_k, 2))
     inside = crop_to_image(low_masks, geometry)
     stability_scores = masks.compute_stability_scores(inside, offset=options.stability_offset)
     dropped: Counter[DropReason] = Counter()  # filled by the two filters
-    rows = _filter_logits(inside, stability_scores, names, options, dropped)
+    rows = _filter_logits(inside, iou_predictions, stability_scores, names, options, dropped)
     rows, encoded = _cut_masks(low_masks, rows, geometry, options, dropped)
     detections = Detections(
         prompt_ids=prompts.take(rows).prompt_ids,
@@ -106,6 +112,7 @@ def postprocess(
         stability_scores=stability_scores[rows],
         topk=_name_pairs(names, rows, vocabulary, options.top_k),
         prompts=prompts.take(rows).with_image_index(0),  # results must not depend on the batch
+        iou_predictions=None if iou_predictions is None else iou_predictions[rows],
     )
     return Postprocessed(detections, dict(dropped))
 
@@ -142,8 +149,19 @@ def _to_arrays(
     return low_masks, class_probs
 
 
+def _predicted_ious(decoded: DecodedMasks) -> FloatArray | None:
+    """(B,) finite float32 on the CPU, or None where the model predicts none."""
+    if decoded.iou_predictions is None:
+        return None
+    found: FloatArray = decoded.iou_predictions[:, 0].float().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise ImageError("the model predicted a NaN or infinite IoU", reason="not_finite")
+    return found
+
+
 def _filter_logits(
     inside: FloatArray,
+    iou_predictions: FloatArray | None,
     stability_scores: FloatArray,
     names: _NameScores,
     options: PostprocessOptions,
@@ -152,6 +170,9 @@ def _filter_logits(
     """The rows worth cutting at original size; the others are counted in `dropped`."""
     is_empty = np.asarray((inside <= 0).all(axis=(1, 2)))
     rows = _drop(np.arange(len(inside)), is_empty, "empty_mask", dropped)
+    if iou_predictions is not None and options.min_predicted_iou is not None:
+        is_poor = iou_predictions < options.min_predicted_iou
+        rows = _drop(rows, is_poor, "low_predicted_iou", dropped)
     rows = _drop(rows, stability_scores < options.min_stability, "low_stability", dropped)
     if options.unknown_category_id is None:
         rows = _drop(rows, names.scores[:, 0] < options.min_score, "low_score", dropped)

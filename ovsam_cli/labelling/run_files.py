@@ -99,6 +99,10 @@ def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) ->
     grid = options.pop("grid") or {}
     options |= {f"grid.{name}": value for name, value in grid.items()}
     options["min_stability"] = plan.request.options.stability_cut
+    # Left out where nothing is cut: runs of models without the head keep their settings.
+    del options["min_predicted_iou"]
+    if labeller.predicted_iou_cut is not None:
+        options["min_predicted_iou"] = labeller.predicted_iou_cut
     options["dtype"] = str(labeller.dtype).removeprefix("torch.")
     options["text_embeddings"] = labeller.text_hash
     options["base_names"] = plan.base_vocabulary.sha256() if plan.base_vocabulary else None
@@ -183,6 +187,7 @@ def _write_run_record(
             "sha256": loaded.weights_sha256,
             "sources": [str(path) for path in loaded.paths],
             "notice": loaded.license_notice,
+            "predicts_iou": loaded.config.iou_head,
         },
         "vocabulary": {
             "name": plan.vocabulary.name,
@@ -193,7 +198,11 @@ def _write_run_record(
         if plan.prompts
         else None,
         "unmatched_prompts": list(plan.unmatched),
-        "options": asdict(request.options) | {"min_stability": request.options.stability_cut},
+        "options": asdict(request.options)
+        | {
+            "min_stability": request.options.stability_cut,
+            "min_predicted_iou": labeller.predicted_iou_cut,
+        },
         "device": describe_device(labeller.device),
         "dtype": str(labeller.dtype).removeprefix("torch."),
         "versions": {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ovsam_cli.errors import CheckpointError, OutputError
 from ovsam_cli.model.clip2sam import Fpn, RegionHead
@@ -239,12 +240,21 @@ def _read_weights(name_or_path: str, on_message: Messages) -> ModelWeights:
     elif "coco" in names:
         config = replace(config, trained_on=("coco:base",))
     return ModelWeights(
-        config=config,
+        config=_with_decoder_parts(config, official.weights),
         tensors=official.weights,
         text_weights=official.text_weights,
         paths=official.paths,
         license_notice=OFFICIAL_NOTICE,
     )
+
+
+def _with_decoder_parts(config: OVSAMConfig, weights: Mapping[str, Tensor]) -> OVSAMConfig:
+    """The config for these weights: ours in the official layout may have SAM's IoU parts."""
+    prefix = "mask_decoder.mask_decoder."
+    tokens = weights.get(f"{prefix}mask_tokens.weight")
+    if tokens is None or f"{prefix}iou_token.weight" not in weights:
+        return config
+    return replace(config, iou_head=True, num_point_masks=len(tokens) - 1)
 
 
 def _move(model: OVSAM, device: torch.device, dtype: torch.dtype) -> None:

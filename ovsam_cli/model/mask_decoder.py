@@ -8,11 +8,14 @@ ambiguity-aware").
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ovsam_cli.model.clip2sam import RegionHead
@@ -41,6 +44,29 @@ class DecodedMasks:
         if found is not None and found != self.mask_logits.shape[:2]:
             masks = tuple(self.mask_logits.shape)
             raise ValueError(f"iou_predictions {tuple(found)} for mask_logits {masks}")
+
+    def take(self, rows: NDArray[np.int64] | slice) -> DecodedMasks:
+        """The masks of the prompts at `rows`, in that order."""
+        ious = self.iou_predictions
+        return DecodedMasks(self.mask_logits[rows], None if ious is None else ious[rows])
+
+    def split(self, num_prompts: int) -> Iterator[DecodedMasks]:
+        """Consecutive parts of at most `num_prompts` prompts."""
+        for start in range(0, len(self.mask_logits), num_prompts):
+            yield self.take(slice(start, start + num_prompts))
+
+    def float(self) -> DecodedMasks:
+        """In float32."""
+        ious = self.iou_predictions
+        return DecodedMasks(self.mask_logits.float(), None if ious is None else ious.float())
+
+    @staticmethod
+    def concatenate(parts: Sequence[DecodedMasks]) -> DecodedMasks:
+        """Join prompts of the same model; at least one part."""
+        ious = [part.iou_predictions for part in parts if part.iou_predictions is not None]
+        return DecodedMasks(
+            torch.cat([part.mask_logits for part in parts]), torch.cat(ious) if ious else None
+        )
 
 
 class MaskPredictor(nn.Module):

@@ -80,7 +80,7 @@ def read_official(paths: Sequence[Path], on_message: Messages = None) -> Officia
     used = []
     is_release_set = False
     for path in paths:
-        named = _without_wrapper(read_tensors(path, on_message))
+        named = without_wrapper(read_tensors(path, on_message))
         wins = any(key.startswith("roi_conv.") for key in named)
         found = dict(_iter_canonical(named))
         if not found:
@@ -112,7 +112,7 @@ def read_text_weights(path: Path, on_message: Messages = None) -> dict[str, Tens
     Raises:
         CheckpointError: the file cannot be read.
     """
-    found = _iter_canonical(_without_wrapper(read_tensors(path, on_message)))
+    found = _iter_canonical(without_wrapper(read_tensors(path, on_message)))
     length = len(TEXT_PREFIX)
     return {key[length:]: _widen(t) for key, t in found if key.startswith(TEXT_PREFIX)}
 
@@ -146,7 +146,7 @@ def check_weights(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], s
             )
 
 
-def _without_wrapper(named: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_wrapper(named: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop the `module.` or `model.` that parallel training puts before every key."""
     for wrapper in ("module.", "model."):
         if named and all(key.startswith(wrapper) for key in named):

@@ -41,31 +41,52 @@ class ModelWeights:
     license_notice: str
 
 
-def read_own(path: Path) -> ModelWeights | None:
-    """A safetensors file that we wrote; None if it is another kind of file."""
-    if path.suffix != ".safetensors":
+def read_config(path: Path) -> OVSAMConfig | None:
+    """The config of a safetensors file that we wrote; None if it is another kind of file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of another version.
+    """
+    metadata = _read_metadata(path)
+    if CONFIG_KEY not in metadata:
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        if CONFIG_KEY not in metadata:
-            return None
-        config = OVSAMConfig.from_json(metadata[CONFIG_KEY])
-    except SafetensorError:
-        config = None
+        return OVSAMConfig.from_json(metadata[CONFIG_KEY])
     except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path}: written by another version of ovsam ({error}); upgrade ovsam-cli"
         ) from error
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors; empty for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError:
+        read_tensors(path)  # says what is wrong with the file
+        raise
+
+
+def read_own(path: Path) -> ModelWeights | None:
+    """A safetensors file that we wrote; None if it is another kind of file.
+
+    Raises:
+        CheckpointError: as `read_config`.
+    """
+    config = read_config(path)
+    if config is None:
+        return None
     tensors = read_tensors(path)
-    assert config is not None  # read_tensors raises for a broken file
     length = len(TEXT_PREFIX)
     return ModelWeights(
         config=config,
         tensors={key: t for key, t in tensors.items() if not key.startswith(TEXT_PREFIX)},
         text_weights={key[length:]: t for key, t in tensors.items() if key.startswith(TEXT_PREFIX)},
         paths=(path,),
-        license_notice=metadata.get(LICENSE_KEY, ""),
+        license_notice=_read_metadata(path).get(LICENSE_KEY, ""),
     )
 
 

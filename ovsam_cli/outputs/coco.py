@@ -240,6 +240,7 @@ class CocoWriter:
     def _annotation_rows(self, image_id: int, found: Detections) -> list[dict[str, JsonValue]]:
         scores, margins = shortest_floats(found.scores), shortest_floats(found.margins)
         stability_scores = shortest_floats(found.stability_scores)
+        ious = None if found.iou_predictions is None else shortest_floats(found.iou_predictions)
         rows: list[dict[str, JsonValue]] = []
         for row, rle in enumerate(found.segmentations):
             attributes: dict[str, JsonValue] = {
@@ -247,6 +248,8 @@ class CocoWriter:
                 "stability_score": stability_scores[row],
                 "margin": margins[row],
             }
+            if ious is not None:
+                attributes["predicted_iou"] = ious[row]
             if self._options.with_prompt:
                 attributes["prompt"] = prompt_to_json(found.prompts, row)
             if self._options.with_topk:

@@ -10,6 +10,7 @@ from result_builders import make_detections
 
 from ovsam_cli import masks
 from ovsam_cli.labelling.crops import Crop, make_crops, merge_crops, uncrop_detections
+from ovsam_cli.structures import Detections
 
 # pycocotools 2.0 has not followed numpy 2's rule for __array__ yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -85,6 +86,18 @@ def test_deeper_layer_then_stability_decides_and_each_object_stays_once():
     merged = merge_crops([(layers[0], whole), (layers[1], weak), (layers[1], strong)])
     assert merged.stability_scores.tolist() == pytest.approx([0.95, 0.99])
     assert merged.segmentations == (strong.segmentations[0], whole.segmentations[1])
+
+
+def test_predicted_iou_then_decides_where_there_is_one():
+    first = np.zeros((40, 60), bool)
+    first[5:15, 5:25] = True
+    ious = np.array([0.5], np.float32)
+    stable = replace(detections_of(first, stability=0.99), iou_predictions=ious)
+    good = replace(detections_of(first, stability=0.8), iou_predictions=ious + 0.4)
+    crop = Crop((0, 0, 60, 40), 0, 32)
+    merged = merge_crops([(crop, stable), (crop, Detections.empty()), (crop, good)])
+    assert merged.iou_predictions.tolist() == pytest.approx([0.9])
+    assert merged.stability_scores.tolist() == pytest.approx([0.8])
 
 
 def test_crops_without_objects():

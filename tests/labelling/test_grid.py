@@ -12,10 +12,12 @@ from ovsam_cli.labelling.crops import Crop
 from ovsam_cli.labelling.grid import (
     DistinctOptions,
     GridMasks,
+    find_good,
     keep_distinct,
     measure_masks,
     prompts_from_grid,
 )
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.structures import ImageGeometry
 
 HW = (96, 128)  # original pixels; 2 a low-resolution cell, no padding below
@@ -23,11 +25,22 @@ GEOMETRY = ImageGeometry(original_hw=HW, input_hw=(192, 256), model_size=256)
 WHOLE = Crop((0, 0, 128, 96), 0, 32)
 
 
-def measure(dense: np.ndarray, logit: np.ndarray | float = 5.0) -> GridMasks:
+def measure_logits(logits: np.ndarray | torch.Tensor, ious: np.ndarray | None = None) -> GridMasks:
+    """(N, 64, 64) logits in the padded model frame."""
+    decoded = DecodedMasks(
+        torch.as_tensor(logits, dtype=torch.float32)[:, None],
+        None if ious is None else torch.as_tensor(ious, dtype=torch.float32)[:, None],
+    )
+    return measure_masks(decoded, GEOMETRY)
+
+
+def measure(
+    dense: np.ndarray, logit: np.ndarray | float = 5.0, ious: np.ndarray | None = None
+) -> GridMasks:
     """Masks (N, 48, 64) as logits of the given size, padded to 64 x 64."""
     logits = np.where(dense, 1.0, -1.0) * np.reshape(logit, (-1, 1, 1))
     padded = np.pad(logits, [(0, 0), (0, 16), (0, 0)], constant_values=9.0)  # padding is ignored
-    return measure_masks(torch.tensor(padded, dtype=torch.float32)[:, None], GEOMETRY)
+    return measure_logits(padded, ious)
 
 
 def keep(found: GridMasks, crop: Crop = WHOLE, original_hw=HW, **options):
@@ -58,7 +71,7 @@ def test_measures_equal_plain_ones():
     logits = generator.normal(0, 2, (20, 64, 64)).astype(np.float32)
     logits[3] = -1.5
     logits[4, :, 40:] = -2
-    found = measure_masks(torch.tensor(logits)[:, None], GEOMETRY)
+    found = measure_logits(logits)
     inside = logits[:, :48]
     for row in range(20):
         ys, xs = np.nonzero(inside[row] > 0)
@@ -84,7 +97,7 @@ def test_number_of_cells_that_fills_no_whole_word():
     """Bits of 43 x 64 cells end within a word; the rest must not count."""
     geometry = ImageGeometry(original_hw=(60, 37), input_hw=(256, 158), model_size=256)
     logits = torch.full((2, 1, 64, 64), 9.0)
-    found = measure_masks(logits, geometry)
+    found = measure_masks(DecodedMasks(logits, None), geometry)
     assert found.hw == (64, 40)
     assert np.bitwise_count(found.bits).sum(axis=1).tolist() == [64 * 40] * 2
 
@@ -137,8 +150,39 @@ def test_more_stable_copy_stays():
     logits = np.full((3, 64, 64), -5.0, np.float32)
     logits[:, :48][dense] = 5
     logits[0, 5, 5:9] = 0.5  # a few undecided cells
-    found = measure_masks(torch.tensor(logits)[:, None], GEOMETRY)
+    found = measure_logits(logits)
     assert keep(found).rows.tolist() == [1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_predicted_iou_decides_among_duplicates_where_there_is_one(seed):
+    generator = np.random.default_rng(seed)
+    objects = random_masks(generator, 6, (48, 64))
+    dense = np.stack([np.roll(objects[row % 6], row % 3, axis=row % 2) for row in range(60)])
+    ious = generator.permutation(60) / 60
+    logits = generator.choice([2.0, 5.0], 60)  # stability would order otherwise
+    options = DistinctOptions(min_stability=0.0, max_image_share=1.0)
+    kept = keep_distinct(measure(dense, logits, ious), GEOMETRY, WHOLE, HW, options)
+    assert kept.rows.tolist() == plain_greedy(dense, np.argsort(-ious, kind="stable"), options)
+
+
+def test_low_predicted_iou_is_dropped_before_the_rest():
+    at = [rectangle(3, 3, 9, 9), rectangle(20, 20, 30, 30), rectangle(20, 40, 30, 50)]
+    ious, options = np.array([0.87, 0.9, np.nan]), DistinctOptions(min_predicted_iou=0.88)
+    found = measure(np.stack(at), ious=ious)
+    assert find_good(found, options).tolist() == [1]
+    kept = keep_distinct(found, GEOMETRY, WHOLE, HW, options)
+    assert kept.rows.tolist() == [1] and kept.num_dropped == {"low_predicted_iou": 2}
+    without = measure(np.stack(at))
+    assert find_good(without, options).tolist() == [0, 1, 2]
+    assert len(keep_distinct(without, GEOMETRY, WHOLE, HW, options).rows) == 3
+
+
+def test_predicted_iou_goes_with_its_mask():
+    dense, ious = random_masks(np.random.default_rng(1), 5, (48, 64)), np.arange(5) / 5
+    found = measure(dense, ious=ious)
+    joined = GridMasks.concatenate([found.take(np.array([3])), found.take(np.array([], int))])
+    assert joined.iou_predictions.tolist() == pytest.approx([0.6])
 
 
 def test_reasons_are_counted():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_builders import assert_same_result, failed_result, make_result
+from result_builders import assert_same_result, failed_result, make_result, with_predicted_iou
 
 from ovsam_cli.errors import InputError, OutputError
 from ovsam_cli.labelling.fingerprint import Fingerprint
@@ -39,14 +39,27 @@ def write_part(out: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "result",
-    [make_result(1, 5), make_result(2, 0), make_result(3, 1, hw=(1, 1)), failed_result()],
-    ids=["objects", "empty", "one pixel", "failed"],
+    [
+        make_result(1, 5),
+        make_result(2, 0),
+        make_result(3, 1, hw=(1, 1)),
+        failed_result(),
+        with_predicted_iou(make_result(4, 3)),
+    ],
+    ids=["objects", "empty", "one pixel", "failed", "predicted IoU"],
 )
 def test_row_round_trip_is_exact(result):
     line = result_to_json(result)
     assert_same_result(result_from_json(line), result)
     assert result_to_json(result_from_json(line)) == line
     assert line.isascii() and b"\n" not in line
+
+
+def test_rows_say_nothing_of_a_predicted_iou_that_is_not_there():
+    assert b"iou_predictions" not in result_to_json(make_result())
+    assert b'"iou_predictions":[0.3,0.655,1.01]' in result_to_json(
+        with_predicted_iou(make_result())
+    )
 
 
 def test_prompts_without_points_keep_their_shape():
@@ -60,9 +73,11 @@ def test_prompts_without_points_keep_their_shape():
     assert_same_result(result_from_json(result_to_json(result)), result)
 
 
-@pytest.mark.parametrize("column", ["scores", "margins", "stability_scores", "boxes_xyxy"])
+@pytest.mark.parametrize(
+    "column", ["scores", "margins", "stability_scores", "iou_predictions", "boxes_xyxy"]
+)
 def test_nan_never_gets_into_the_journal(column):
-    found = make_result().detections
+    found = with_predicted_iou(make_result()).detections
     values = getattr(found, column).copy()
     values.flat[0] = np.nan
     with pytest.raises(ValueError, match="JSON compliant"):

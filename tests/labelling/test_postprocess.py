@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from ovsam_cli import masks
 from ovsam_cli.errors import ImageError
 from ovsam_cli.labelling.postprocess import PostprocessOptions, crop_to_image, postprocess
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.structures import ImageGeometry, Prompts
 from ovsam_cli.vocabulary import Category, Vocabulary
 
@@ -47,9 +48,9 @@ def logits_of(*probabilities: tuple[float, float, float, float]) -> torch.Tensor
     return torch.tensor(probabilities).clamp(min=1e-30).log()
 
 
-def run(mask_logits, class_logits, options=KEEP_ALL):
-    prompts = prompts_of(len(mask_logits))
-    return postprocess(mask_logits, class_logits, prompts, GEOMETRY, VOCABULARY, options)
+def run(mask_logits, class_logits, options=KEEP_ALL, ious=None):
+    decoded, prompts = DecodedMasks(mask_logits, ious), prompts_of(len(mask_logits))
+    return postprocess(decoded, class_logits, prompts, GEOMETRY, VOCABULARY, options)
 
 
 BLOBS = torch.stack([blob(20, 20, 10), blob(10, 40, 4), blob(30, 50, 8)])
@@ -90,8 +91,9 @@ def test_equal_names_keep_vocabulary_order():
 
 def test_one_name_has_its_score_as_margin():
     vocabulary = Vocabulary("one", VOCABULARY.categories[:1])
+    decoded = DecodedMasks(BLOBS, None)
     found = postprocess(
-        BLOBS, torch.zeros(3, 2), prompts_of(3), GEOMETRY, vocabulary, KEEP_ALL
+        decoded, torch.zeros(3, 2), prompts_of(3), GEOMETRY, vocabulary, KEEP_ALL
     ).detections
     np.testing.assert_allclose(found.margins, found.scores)
     assert all(len(pairs) == 1 for pairs in found.topk)
@@ -136,7 +138,8 @@ def test_mask_smaller_than_an_original_pixel_is_empty():
     logits = torch.full((1, 1, 64, 64), -100.0)
     logits[0, 0, 1, 1] = 1.0
     geometry = ImageGeometry(original_hw=(3, 4), input_hw=(192, 256), model_size=256)
-    found = postprocess(logits, CLASSES[:1], prompts_of(1), geometry, VOCABULARY, KEEP_ALL)
+    decoded = DecodedMasks(logits, None)
+    found = postprocess(decoded, CLASSES[:1], prompts_of(1), geometry, VOCABULARY, KEEP_ALL)
     assert found.num_dropped == {"empty_mask": 1}
 
 
@@ -202,6 +205,31 @@ def test_logits_that_are_not_numbers_fail_the_image(value):
         with pytest.raises(ImageError, match="NaN or infinite") as caught:
             run(*tensors)
         assert caught.value.reason == "not_finite"
+
+
+IOUS = torch.tensor([[0.9], [0.7], [1.02]])
+
+
+def test_predicted_iou_stays_with_its_mask():
+    found = run(BLOBS, CLASSES, PostprocessOptions(min_score=0.3), IOUS).detections
+    assert found.prompt_ids == ("p0", "p2")
+    assert found.iou_predictions.dtype == np.float32
+    assert found.iou_predictions.tolist() == pytest.approx([0.9, 1.02])
+    assert run(BLOBS, CLASSES).detections.iou_predictions is None
+
+
+def test_masks_of_low_predicted_iou_are_dropped_where_it_is_predicted():
+    options = PostprocessOptions(min_predicted_iou=0.88)
+    found = run(BLOBS, CLASSES, options, IOUS)
+    assert found.detections.prompt_ids == ("p0", "p2")
+    assert found.num_dropped == {"low_predicted_iou": 1}
+    assert run(BLOBS, CLASSES, options).num_dropped == {}
+
+
+def test_predicted_iou_that_is_no_number_fails_the_image():
+    with pytest.raises(ImageError, match="NaN or infinite IoU") as caught:
+        run(BLOBS, CLASSES, KEEP_ALL, torch.tensor([[0.9], [float("nan")], [0.9]]))
+    assert caught.value.reason == "not_finite"
 
 
 def test_shapes_that_do_not_fit_are_our_mistake():

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from result_builders import encode, failed_result, make_result
+from result_builders import encode, failed_result, make_result, with_predicted_iou
 
 from ovsam_cli import masks
 from ovsam_cli.errors import OutputError
@@ -56,6 +56,14 @@ def with_masks(*dense: np.ndarray):
         boxes_xyxy=masks.mask_boxes(rles),
     )
     return replace(result, detections=found)
+
+
+def test_predicted_iou_is_there_where_the_model_predicts_it_and_nowhere_else(tmp_path):
+    data, _ = write(tmp_path / "a.json", [with_predicted_iou(make_result(1, 3))])
+    found = [row["attributes"]["predicted_iou"] for row in data["annotations"]]
+    assert found == [0.3, 0.655, 1.01]
+    data, _ = write(tmp_path / "b.json", [make_result(1, 3)])
+    assert not any("predicted_iou" in row["attributes"] for row in data["annotations"])
 
 
 def test_every_key_a_reader_needs(tmp_path):
