@@ -92,7 +92,7 @@ def clip2sam(
     console = Console(quiet=quiet)
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
         from ovsam_cli.errors import InputError
-        from ovsam_cli.training.loop import LoopOptions
+        from ovsam_cli.training.old_loop import LoopOptions
         from ovsam_cli.training.tiny_run import TinyRunOptions, train_tiny
 
         if (val_annotations is None) != (val_images is None):

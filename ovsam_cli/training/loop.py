@@ -1,210 +1,309 @@
-"""The training loop: one cosine, a moving average of the weights, checkpoints to continue from."""
+"""The training loop of every stage: steps, log, validation, checkpoints, an orderly stop.
+
+The same command again goes on from the last checkpoint and ends, on the CPU, with the weights of
+a run that was never stopped, bit for bit: see `batches.py` for why.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import pickle
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ovsam_cli.errors import CheckpointError
-
-CHECKPOINT_NAME, BEST_NAME, LOG_NAME = "checkpoint.pt", "best.pt", "log.jsonl"
-Scores = Mapping[str, float]
-# What a damaged or foreign file makes torch raise.
-_UNREADABLE = (
-    *(RuntimeError, KeyError, ValueError, TypeError),
-    *(EOFError, OSError, pickle.UnpicklingError),
+from ovsam_cli.errors import DeviceError, InputError
+from ovsam_cli.labelling.run_folder import STATE_FOLDER, RunLock
+from ovsam_cli.outputs.files import output_error
+from ovsam_cli.training.batches import (
+    B,
+    BatchOrder,
+    BatchSource,
+    LossModule,
+    SkippedImage,
+    iter_batches,
 )
+from ovsam_cli.training.checkpoints import BEST_NAME, LAST_NAME, Settings, TrainingState
+from ovsam_cli.training.distributed import Ranks, SharedLosses, find_ranks, joined
+from ovsam_cli.training.logs import LogLine, RunLog, Window
+from ovsam_cli.training.optimizer import build_optimizer
+from ovsam_cli.training.schedule import LoopOptions
+from ovsam_cli.training.steps import Gradients, Stepper
+from ovsam_cli.training.stopping import StopSignals
+
+__all__ = ["LoopOptions", "LossModule", "TrainingSummary", "train"]
+
+MAX_NONFINITE = 10  # skipped steps in a row
+Validate = Callable[[Mapping[str, Tensor]], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class LoopOptions:
-    """How long and how fast.
+class TrainingSummary:
+    """How a call of `train` ended.
 
     Attributes:
-        folder: of checkpoint, best weights and log.
-        max_steps: end of the cosine in steps.
-        max_seconds: end of the cosine in seconds of training; whichever is nearer counts.
-        learning_rate, weight_decay, gradient_clip, warmup_steps: of AdamW.
-        average_decay: of the moving average at its slowest.
-        checkpoint_seconds, validation_seconds, log_steps: how often.
-        seed: of prompts and points.
+        steps: done so far, by earlier calls too.
+        seconds: of training so far, without validation.
+        is_finished: the schedule's end was reached; else the same call again goes on.
+        best_score: greatest score of the validations, -inf without any.
+        checkpoint: `best.pt` where there was a validation, else `last.pt`;
+            `load_trained_weights` reads either.
     """
 
-    folder: Path
-    max_steps: int = 100_000
-    max_seconds: float = 3600.0
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    gradient_clip: float = 1.0
-    warmup_steps: int = 100
-    average_decay: float = 0.998
-    checkpoint_seconds: float = 180.0
-    validation_seconds: float = 900.0
-    log_steps: int = 20
-    seed: int = 0
+    steps: int
+    seconds: float
+    is_finished: bool
+    best_score: float
+    checkpoint: Path
 
 
-class Training:
-    """What a checkpoint holds: module, its average, optimizer, step, seconds, randomness.
+def train(
+    module: LossModule[B],
+    source: BatchSource[B],
+    options: LoopOptions,
+    *,
+    device: torch.device,
+    validate: Validate | None = None,
+    on_log: Callable[[LogLine], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+    settings: Settings | None = None,
+) -> TrainingSummary:
+    """Train until the end of the schedule, a signal, or `max_seconds`.
+
+    With the environment of torchrun set, all ranks call this alike. A first SIGINT, SIGTERM or
+    SIGHUP ends the step, saves, and then takes its usual course (KeyboardInterrupt, ...).
 
     Args:
-        module: everything that is trained.
+        module: on `device`.
+        source: of the micro-batches.
         options: of the loop.
+        device: of this rank.
+        validate: scores of the averaged (else the plain) state dict of the trained parts, `score`
+            among them: the greatest is kept. Called on the first rank.
+        on_log: called with each line of the log, on the first rank.
+        on_step: called with the number of steps done.
+        settings: of the stage (data, recipe); a checkpoint made with others is refused.
+
+    Raises:
+        CheckpointError: the folder's checkpoint is damaged or of another model.
+        InputError: it was made with other settings, or losses stay infinite.
+        OutputError: the folder cannot be written, or another run writes to it.
+        DeviceError: the device's memory is full.
     """
-
-    def __init__(self, module: nn.Module, options: LoopOptions) -> None:
-        self.module = module
-        self.options = options
-        self.optimizer = torch.optim.AdamW(
-            _group_parameters(module, options.weight_decay), lr=options.learning_rate
-        )
-        self.average = {key: value.clone() for key, value in module.state_dict().items()}
-        self.rng = np.random.default_rng(options.seed)
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self.step = 0
-        self.seconds = 0.0
-        self.best_score = -math.inf
-
-    def progress(self) -> float:
-        """0 at the start, 1 at the end."""
-        by_steps = self.step / self.options.max_steps
-        return min(1.0, max(by_steps, self.seconds / self.options.max_seconds))
-
-    def run(
-        self,
-        compute_losses: Callable[[np.random.Generator, torch.Generator], Mapping[str, Tensor]],
-        validate: Callable[[Mapping[str, Tensor]], Scores] | None = None,
-        on_log: Callable[[Scores], None] | None = None,
-    ) -> None:
-        """Train to the end of the cosine; continues where the checkpoint was.
-
-        Args:
-            compute_losses: draws a batch and returns named losses; their sum is minimized.
-            validate: scores of averaged weights, `score` among them: the greatest is kept.
-            on_log: called with each line of the log.
-        """
-        sums: dict[str, float] = {}
-        last = last_checkpoint = last_validation = time.monotonic()
-        while self.progress() < 1:
-            losses = compute_losses(self.rng, self.generator)
-            self._update(sum(losses.values(), torch.zeros(())))
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-            now = time.monotonic()
-            self.seconds, last = self.seconds + now - last, now
-            if self.step % self.options.log_steps == 0:
-                means = {name: total / self.options.log_steps for name, total in sums.items()}
-                self._log(means, on_log)
-                sums = {}
-            is_last = self.progress() >= 1
-            if now - last_checkpoint > self.options.checkpoint_seconds or is_last:
-                self.save()
-                last_checkpoint = time.monotonic()
-            due = now - last_validation > self.options.validation_seconds
-            if validate is not None and (due or is_last):
-                self._validate(validate, on_log)
-                last = last_validation = time.monotonic()
-
-    def _update(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.options.gradient_clip)
-        warmup = min(1.0, (self.step + 1) / self.options.warmup_steps)
-        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * self.progress())) / 2
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * warmup * cosine
-        self.optimizer.step()
-        self.step += 1
-        decay = min(self.options.average_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for key, value in self.module.state_dict().items():
-                self.average[key].lerp_(value, 1 - decay)
-
-    def _validate(
-        self,
-        validate: Callable[[Mapping[str, Tensor]], Scores],
-        on_log: Callable[[Scores], None] | None,
-    ) -> None:
-        scores = validate(self.average)
-        self._log(scores, on_log)
-        if scores["score"] > self.best_score:
-            self.best_score = scores["score"]
-            _write_atomically(self.average, self.options.folder / BEST_NAME)
-            # A run stopped now must still know how good these weights are.
-            self.save()
-
-    def _log(self, values: Scores, on_log: Callable[[Scores], None] | None) -> None:
-        line = {"step": self.step, "seconds": round(self.seconds, 1)}
-        line |= {"progress": round(self.progress(), 4)}
-        line |= {name: round(float(value), 5) for name, value in values.items()}
-        with (self.options.folder / LOG_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if on_log is not None:
-            on_log(line)
-
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        state = {
-            "module": self.module.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "best_score": self.best_score,
-            "rng": json.dumps(self.rng.bit_generator.state),
-            "generator": self.generator.get_state(),
-        }
-        _write_atomically(state, self.options.folder / CHECKPOINT_NAME)
-
-    def resume(self) -> bool:
-        """Read the checkpoint of the folder, if there is one.
-
-        Raises:
-            CheckpointError: it is of another model, or damaged.
-        """
-        path = self.options.folder / CHECKPOINT_NAME
-        if not path.exists():
-            return False
+    ranks = find_ranks()
+    with StopSignals() as signals, joined(ranks, device), _locked(options.folder, ranks):
+        callbacks = _Callbacks(validate, on_log, on_step)
+        loop = _Loop(module, options, device, ranks, settings or {}, callbacks)
         try:
-            state = torch.load(path, weights_only=True)
-            self.module.load_state_dict(state["module"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except _UNREADABLE as error:
-            # torch's own text on unpickling advises to load the file without protection.
-            reason = "damaged" if isinstance(error, pickle.UnpicklingError) else error
-            raise CheckpointError(
-                f"{path}: not a checkpoint of this training ({reason}); give another --out"
+            stop_signal = loop.run(source, signals)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{device}: out of memory in training; make micro-batches smaller and accumulate "
+                "more of them, or train in bfloat16"
             ) from error
-        self.average, self.step = state["average"], state["step"]
-        self.seconds, self.best_score = state["seconds"], state["best_score"]
-        self.rng.bit_generator.state = json.loads(state["rng"])
-        self.generator.set_state(state["generator"])
-        return True
+    if stop_signal:
+        signal.raise_signal(stop_signal)
+    return loop.summary()
 
 
-def _group_parameters(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Norms, biases and embeddings are not decayed."""
-    trained = [value for value in module.parameters() if value.requires_grad]
-    matrices = [value for value in trained if value.ndim > 1]
-    others = [value for value in trained if value.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+@dataclass(frozen=True, slots=True)
+class _Callbacks:
+    validate: Validate | None
+    on_log: Callable[[LogLine], None] | None
+    on_step: Callable[[int], None] | None
 
 
-def _write_atomically(value: object, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(value, partial)
-    os.replace(partial, path)
+@dataclass(frozen=True, slots=True)
+class _Agreed:
+    """What all ranks do after a step, because one of them must."""
+
+    is_nonfinite: bool
+    signal_number: int
+    is_out_of_time: bool
+    checkpoint_due: bool
+
+
+class _Loop:
+    """A run of the loop in one process."""
+
+    def __init__(
+        self,
+        module: LossModule[B],
+        options: LoopOptions,
+        device: torch.device,
+        ranks: Ranks,
+        settings: Settings,
+        callbacks: _Callbacks,
+    ) -> None:
+        self._options, self._ranks, self._callbacks = options, ranks, callbacks
+        self._order = BatchOrder(options.accumulate, ranks.rank, ranks.world_size)
+        self._settings = {
+            **options.describe(self._order.batches_per_step),
+            **{f"stage {name}": value for name, value in settings.items()},
+        }
+        trained = module.trained_parts()
+        average = None
+        if options.average_decay is not None:
+            average = {key: value.clone() for key, value in trained.state_dict().items()}
+        self._state = TrainingState(trained, build_optimizer(module, trained, options), average)
+        self._state.load(options.folder, self._settings)
+        self._stepper = Stepper(
+            SharedLosses(module, ranks), self._state, options, self._order, device
+        )
+        self._skipped: list[tuple[int, SkippedImage]] = []
+        self._pin_memory = device.type == "cuda"
+        self._started = self._last_checkpoint = time.monotonic()
+
+    def run(self, source: BatchSource[B], signals: StopSignals) -> int:
+        """Train; the number of the signal that ended it, or 0."""
+        state, options = self._state, self._options
+        log = self._open_log()
+        steps = range(state.step, options.max_steps)
+        made_ahead = iter_batches(
+            source,
+            self._order,
+            steps,
+            num_workers=options.num_workers,
+            pin_memory=self._pin_memory,
+        )
+        with closing(made_ahead) as batches:
+            for _ in steps:
+                agreed = self._step(batches, signals)
+                is_last = state.step == options.max_steps
+                if is_last or state.step % options.log_steps == 0:
+                    self._write_log(log)
+                every = options.validation_steps
+                if is_last or (every and state.step % every == 0):
+                    self._validate(log)
+                is_stop = bool(agreed.signal_number) or agreed.is_out_of_time
+                if is_last or is_stop or agreed.checkpoint_due:
+                    self._save(log)
+                if is_stop:
+                    return agreed.signal_number
+        return 0
+
+    def _open_log(self) -> RunLog | None:
+        """The log, on the first rank."""
+        if not self._ranks.is_first:
+            return None
+        step = self._state.step
+        return RunLog(
+            self._options.folder,
+            step=step,
+            first_index=step * self._order.batches_per_step,
+            on_log=self._callbacks.on_log,
+        )
+
+    def _step(self, batches: Iterator[B], signals: StopSignals) -> _Agreed:
+        state, started = self._state, time.monotonic()
+        gradients = self._stepper.compute_gradients(batches)
+        agreed = self._agree(gradients, signals)
+        if not agreed.is_nonfinite:
+            self._stepper.update(gradients.norm)
+        state.step += 1
+        seconds = time.monotonic() - started
+        state.seconds += seconds
+        self._count(gradients, agreed.is_nonfinite, seconds)
+        if state.num_nonfinite >= MAX_NONFINITE:
+            raise InputError(
+                f"step {state.step}: losses or gradients were not finite in {MAX_NONFINITE} steps "
+                "in a row; lower the learning rate, lengthen the warm-up, clip gradients, or "
+                "train in float32"
+            )
+        if self._callbacks.on_step is not None:
+            self._callbacks.on_step(state.step)
+        return agreed
+
+    def _agree(self, gradients: Gradients, signals: StopSignals) -> _Agreed:
+        now, limit = time.monotonic(), self._options.max_seconds
+        due = now - self._last_checkpoint >= self._options.checkpoint_seconds
+        found = self._ranks.greatest(
+            [
+                not gradients.are_finite(),
+                signals.number,
+                limit is not None and now - self._started >= limit,
+                due and self._ranks.is_first,
+            ]
+        )
+        return _Agreed(bool(found[0]), found[1], bool(found[2]), bool(found[3]))
+
+    def _count(self, gradients: Gradients, is_nonfinite: bool, seconds: float) -> None:
+        state, window = self._state, self._state.window
+        state.num_nonfinite = state.num_nonfinite + 1 if is_nonfinite else 0
+        window.num_steps += 1
+        window.num_images += gradients.num_images
+        window.seconds += seconds
+        window.num_nonfinite += is_nonfinite
+        self._skipped += gradients.skipped
+        if not is_nonfinite:
+            window.gradient_norm += gradients.norm
+            for losses in gradients.losses:
+                window.add_losses(losses)
+
+    def _collect(self, log: RunLog | None) -> None:
+        """Bring what the ranks counted and skipped to the first one."""
+        gathered = self._ranks.gather((self._state.window, self._skipped))
+        self._skipped = []
+        if log is None:
+            self._state.window = Window()
+            return
+        self._state.window.merge([window for window, _ in gathered[1:]])
+        log.write_skipped([one for _, skipped in gathered for one in skipped])
+
+    def _write_log(self, log: RunLog | None) -> None:
+        self._collect(log)
+        if log is not None:
+            state = self._state
+            values = state.window.means() | {
+                "learning_rate": self._stepper.rate(),
+                "seconds": state.seconds,
+            }
+            log.write("train", state.step, values)
+        self._state.window = Window()
+
+    def _validate(self, log: RunLog | None) -> None:
+        validate, state = self._callbacks.validate, self._state
+        if validate is not None and log is not None:
+            scores = validate(state.weights())
+            log.write("validation", state.step, scores)
+            if scores["score"] > state.best_score:
+                state.best_score = scores["score"]
+                state.save_best(self._options.folder)
+        self._ranks.wait()
+
+    def _save(self, log: RunLog | None) -> None:
+        self._collect(log)
+        if log is not None:
+            self._state.save(self._options.folder, self._settings)
+        self._last_checkpoint = time.monotonic()
+
+    def summary(self) -> TrainingSummary:
+        """How the run stands."""
+        state, folder = self._state, self._options.folder
+        best = folder / BEST_NAME
+        return TrainingSummary(
+            steps=state.step,
+            seconds=state.seconds,
+            is_finished=state.step >= self._options.max_steps,
+            best_score=state.best_score,
+            checkpoint=best if best.exists() else folder / LAST_NAME,
+        )
+
+
+@contextmanager
+def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Make the folder; the first rank holds its lock for the block."""
+    if not ranks.is_first:
+        yield
+        return
+    state_folder = folder / STATE_FOLDER
+    try:
+        state_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(state_folder, error) from error
+    with RunLock.acquire(folder):
+        yield

@@ -1,238 +1,267 @@
 """The loop: a stopped run continues to the same weights, files are whole, the best is kept."""
 
+from __future__ import annotations
+
 import json
-import math
-import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from training.toy_stage import CPU, ToyLosses, ToySource, judge, toy_options, train_toy
 
-from ovsam_cli.errors import CheckpointError
-from ovsam_cli.training.loop import (
-    BEST_NAME,
-    CHECKPOINT_NAME,
-    LOG_NAME,
-    LoopOptions,
-    Training,
-)
+from ovsam_cli.errors import CheckpointError, InputError, OutputError
+from ovsam_cli.training.checkpoints import BEST_NAME, LAST_NAME, load_trained_weights
+from ovsam_cli.training.logs import LOG_NAME, SKIPPED_NAME, LogLine, read_log
+from ovsam_cli.training.loop import LoopOptions, train
 
-EVERY_STEP = -1.0
-ComputeLosses = Callable[[np.random.Generator, torch.Generator], Mapping[str, Tensor]]
-
-
-class Stop(Exception):
-    """A kill at an awkward moment."""
-
-
-def make_training(options: LoopOptions) -> Training:
-    torch.manual_seed(0)
-    return Training(
-        nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2)), options
-    )
+TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> LoopOptions:
-    return LoopOptions(
-        folder=tmp_path / "run",
-        max_steps=12,
-        max_seconds=math.inf,
-        warmup_steps=3,
-        checkpoint_seconds=EVERY_STEP,
-        validation_seconds=math.inf,
-        log_steps=4,
-    )
+    return toy_options(tmp_path / "run")
 
 
-def make_step(module: nn.Module, stop_at: int = -1) -> ComputeLosses:
-    """Losses on batches drawn from both generators; stops in the middle of call `stop_at`."""
-    calls = 0
-
-    def compute_losses(rng: np.random.Generator, generator: torch.Generator) -> dict[str, Tensor]:
-        nonlocal calls
-        inputs = torch.from_numpy(rng.standard_normal((5, 6), np.float32))
-        targets = torch.randn(5, 2, generator=generator)
-        if calls == stop_at:
-            raise Stop
-        calls += 1
-        outputs = module(inputs)
-        return {"square": (outputs - targets).square().mean(), "size": outputs.abs().mean()}
-
-    return compute_losses
+def assert_same(one: object, other: object, where: str = "") -> None:
+    """Bit-equal, all the way down; times are left out."""
+    if isinstance(one, Tensor):
+        assert isinstance(other, Tensor) and torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert isinstance(other, dict) and one.keys() == other.keys(), where
+        for key in one:
+            if key not in TIMES:
+                assert_same(one[key], other[key], f"{where}/{key}")
+    else:
+        assert one == other, where
 
 
-def train(options: LoopOptions, stop_at: int = -1) -> Training:
-    """A process that continues what the folder holds."""
-    training = make_training(options)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    training.resume()
-    training.run(make_step(training.module, stop_at))
-    return training
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Checkpoints, best weights and logs."""
+    for name in (LAST_NAME, BEST_NAME):
+        states = [torch.load(folder / name, weights_only=True) for folder in (one, other)]
+        assert_same(states[0], states[1], name)
+    logs = [read_log(folder / LOG_NAME) for folder in (one, other)]
+    assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
+    for first, second in zip(*logs, strict=True):
+        assert_same(first, second, "log")
 
 
-def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key]), key
-
-
-@pytest.mark.parametrize("stops", [[5], [0, 7]])
-def test_resumed_run_ends_bit_exactly_where_an_uninterrupted_one_does(
-    options: LoopOptions, tmp_path: Path, stops: list[int]
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopped_runs_end_where_an_uninterrupted_one_does(
+    options: LoopOptions, tmp_path: Path, workers: int
 ) -> None:
-    whole = train(replace(options, folder=tmp_path / "whole"))
-    for stop_at in stops:
-        with pytest.raises(Stop):
-            train(options, stop_at)
-    resumed = train(options)
-    assert resumed.step == whole.step == 12
-    assert_same(resumed.module.state_dict(), whole.module.state_dict())
-    assert_same(resumed.average, whole.average)
-    assert resumed.rng.bit_generator.state == whole.rng.bit_generator.state
-    assert torch.equal(resumed.generator.get_state(), whole.generator.get_state())
+    """Each call makes one step; the log has the same means and no line twice."""
+    whole = replace(options, folder=tmp_path / "whole", accumulate=2, validation_steps=5)
+    source = ToySource(bad=frozenset({7}), torn=frozenset({0, 9, 20}))
+    train_toy(whole, source)
+    parts = replace(whole, folder=options.folder, max_seconds=0.0, num_workers=workers)
+    if workers:  # starting one costs
+        train_toy(parts, source)
+        parts = replace(parts, max_seconds=None)
+    steps = []
+    for _ in range(12):
+        summary, _ = train_toy(parts, source)
+        steps.append(summary.steps)
+        if summary.is_finished:
+            break
+    assert steps == ([12] if workers else [*range(1, 13)])
+    assert_same_runs(options.folder, whole.folder)
+    skipped = (options.folder / SKIPPED_NAME).read_text()
+    assert skipped == (whole.folder / SKIPPED_NAME).read_text()
+    assert [json.loads(line)["index"] for line in skipped.splitlines()] == [0, 9, 20]
+
+
+def test_run_killed_between_checkpoints_makes_its_steps_again(
+    options: LoopOptions, tmp_path: Path
+) -> None:
+    """Lines of the log after the checkpoint are dropped, a torn one too."""
+    whole = replace(options, folder=tmp_path / "whole")
+    train_toy(whole)
+    train_toy(replace(options, max_seconds=0.0))
+    checkpoint = (options.folder / LAST_NAME).read_bytes()
+    train_toy(options)
+    (options.folder / LAST_NAME).write_bytes(checkpoint)
+    with (options.folder / LOG_NAME).open("a") as file:
+        file.write('{"kind": "train", "st')
+    train_toy(options)
+    assert_same_runs(options.folder, whole.folder)
 
 
 def test_finished_run_stays_as_it_is(options: LoopOptions) -> None:
-    first = train(options)
-    assert_same(train(options, stop_at=0).module.state_dict(), first.module.state_dict())
+    summary, _ = train_toy(options)
+    before = {path.name: path.read_bytes() for path in options.folder.glob("[a-z]*.*")}
+    again, module = train_toy(options)
+    assert again == summary and summary.is_finished and summary.steps == 12
+    assert module.seen == []
+    assert before == {path.name: path.read_bytes() for path in options.folder.glob("[a-z]*.*")}
 
 
-def test_same_seed_same_weights_other_seed_others(options: LoopOptions, tmp_path: Path) -> None:
-    runs = [
-        train(replace(options, folder=tmp_path / str(number), seed=seed))
-        for number, seed in enumerate([1, 1, 2])
-    ]
-    states = [run.module.state_dict() for run in runs]
-    assert_same(states[0], states[1])
-    assert not torch.equal(states[0]["0.weight"], states[2]["0.weight"])
+def test_other_seed_other_weights(options: LoopOptions, tmp_path: Path) -> None:
+    _, one = train_toy(options)
+    _, other = train_toy(replace(options, folder=tmp_path / "other", seed=1))
+    weights = [each.trained["out"].weight for each in (one, other)]
+    assert not torch.equal(*weights)
 
 
-def test_checkpoint_appears_whole_or_not_at_all(
-    options: LoopOptions, monkeypatch: pytest.MonkeyPatch
+def test_loss_falls_and_frozen_parts_stay(options: LoopOptions) -> None:
+    module = ToyLosses(dropout=0.0)
+    trunk = module.trunk.weight.clone()
+    options = replace(options, max_steps=150, log_steps=50, average_decay=None)
+    train_toy(options, module=module)
+    losses = [line["square"] for line in read_log(options.folder / LOG_NAME)[:3]]
+    assert float(losses[2]) < 0.6 * float(losses[0])
+    assert torch.equal(module.trunk.weight, trunk)
+
+
+def test_accumulation_is_the_mean_of_its_micro_batches(
+    options: LoopOptions, tmp_path: Path
 ) -> None:
-    """Killed while the checkpoint is written: the one before it is still there and complete."""
-    with pytest.raises(Stop):
-        train(options, stop_at=6)
-    before = (options.folder / CHECKPOINT_NAME).read_bytes()
+    """One step of two micro-batches moves the weights by the gradients' mean (plain Adam step)."""
+    options = replace(options, max_steps=1, warmup_steps=0, gradient_clip=None, average_decay=None)
+    module = ToyLosses(dropout=0.0)
+    train_toy(replace(options, accumulate=2), module=module)
+    assert module.seen == [0, 1]
+    state = torch.load(options.folder / LAST_NAME, weights_only=True)["optimizer"]["state"]
+    means = []
+    for index in (0, 1):
+        alone = replace(options, folder=tmp_path / str(index))
+        train_toy(alone, _Shifted(index), ToyLosses(dropout=0.0))
+        single = torch.load(alone.folder / LAST_NAME, weights_only=True)["optimizer"]["state"]
+        means.append(single[2]["exp_avg"])
+    # The noise of micro-batch 1 differs between the two runs, by 0.01 a value.
+    torch.testing.assert_close(state[2]["exp_avg"], sum(means) / 2, rtol=0.2, atol=2e-3)
 
-    def write_half(value: object, path: Path) -> None:
-        Path(path).write_bytes(before[:100])
-        raise Stop
 
-    with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", write_half)
-        with pytest.raises(Stop):
-            train(options)
-    assert (options.folder / CHECKPOINT_NAME).read_bytes() == before
-    assert train(options).step == 12
+class _Shifted(ToySource):
+    """Micro-batches from another start on."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        object.__setattr__(self, "seed", start)
+
+    def __getitem__(self, index: int):  # type: ignore[no-untyped-def]
+        return ToySource()[index + self.seed]
 
 
-def test_checkpoint_is_replaced_at_once(
-    options: LoopOptions, monkeypatch: pytest.MonkeyPatch
+def test_not_finite_steps_are_skipped_and_counted(options: LoopOptions) -> None:
+    lines: list[LogLine] = []
+    source = ToySource(bad=frozenset({1, 2, 6}))
+    module = ToyLosses()
+    train(module, source, options, device=CPU, on_log=lines.append)
+    assert [line.get("nonfinite_steps") for line in lines] == [2, 1, None]
+    assert all(value.isfinite().all() for value in module.trained.state_dict().values())
+
+
+def test_ten_bad_steps_in_a_row_end_the_run(options: LoopOptions) -> None:
+    source = ToySource(bad=frozenset(range(2, 99)))
+    with pytest.raises(InputError, match=r"step 12: .*10 steps in a row; lower the learning rate"):
+        train_toy(replace(options, max_steps=99), source)
+
+
+def test_signal_finishes_the_step_saves_and_takes_its_course(
+    options: LoopOptions, tmp_path: Path
 ) -> None:
-    replaced = []
-    replace_file = os.replace
+    whole = replace(options, folder=tmp_path / "whole")
+    train_toy(whole)
 
-    def note(source: Path, target: Path) -> None:
-        torch.load(source, weights_only=True)  # complete before it gets its name
-        replaced.append(Path(target).name)
-        replace_file(source, target)
+    def stop(step: int) -> None:
+        if step == 5:
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(os, "replace", note)
-    train(options)
-    assert set(replaced) == {CHECKPOINT_NAME}
+    with pytest.raises(KeyboardInterrupt):
+        train(ToyLosses(), ToySource(), options, device=CPU, validate=judge, on_step=stop)
+    assert torch.load(options.folder / LAST_NAME, weights_only=True)["step"] in (5, 6)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train_toy(options)
+    assert_same_runs(options.folder, whole.folder)
 
 
-def test_nothing_to_resume(options: LoopOptions) -> None:
-    assert make_training(options).resume() is False
+def test_refusal_of_the_source_arrives_as_it_is(options: LoopOptions) -> None:
+    """From a worker too, without the worker's traceback in its text."""
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"^data: no image can be read; look at skipped"):
+            train_toy(replace(options, num_workers=workers), ToySource(refused=2))
+
+
+def test_best_weights_are_kept(options: LoopOptions) -> None:
+    scores = iter([0.2, 0.7, 0.4])
+    seen: list[dict[str, Tensor]] = []
+
+    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        seen.append({key: value.clone() for key, value in weights.items()})
+        return {"score": next(scores), "top1": 0.5}
+
+    summary = train(
+        ToyLosses(),
+        ToySource(),
+        replace(options, validation_steps=5),
+        device=CPU,
+        validate=validate,
+    )
+    assert summary.best_score == 0.7
+    assert summary.checkpoint == options.folder / BEST_NAME
+    assert_same(load_trained_weights(summary.checkpoint), seen[1])
+    assert_same(load_trained_weights(options.folder / LAST_NAME), seen[2])
+    rows = read_log(options.folder / LOG_NAME)
+    assert [row["step"] for row in rows if row["kind"] == "validation"] == [5, 10, 12]
+
+
+def test_average_follows_the_weights(options: LoopOptions) -> None:
+    _, module = train_toy(options)
+    average = load_trained_weights(options.folder / LAST_NAME)
+    last = module.trained.state_dict()
+    assert average.keys() == last.keys()
+    assert not torch.equal(average["out.weight"], last["out.weight"])
+    torch.testing.assert_close(average["out.weight"], last["out.weight"], rtol=0, atol=0.1)
+
+
+def test_half_precision_trains_float32_weights(options: LoopOptions) -> None:
+    _, module = train_toy(replace(options, precision="bfloat16"))
+    assert {value.dtype for value in module.trained.parameters()} == {torch.float32}
+    (row,) = {row["step"] for row in read_log(options.folder / LOG_NAME) if row["step"] == 12}
+    assert row == 12
+
+
+def test_two_runs_on_one_folder(options: LoopOptions) -> None:
+    def start_again(step: int) -> None:
+        train_toy(options)
+
+    with pytest.raises(OutputError, match="run"):
+        train(ToyLosses(), ToySource(), options, device=CPU, on_step=start_again)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a file"])
 def test_damaged_checkpoint(options: LoopOptions, content: bytes) -> None:
     options.folder.mkdir(parents=True)
-    (options.folder / CHECKPOINT_NAME).write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: not a checkpoint.*--out"):
-        make_training(options).resume()
+    (options.folder / LAST_NAME).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot be read as a checkpoint"):
+        train_toy(options)
 
 
 def test_checkpoint_of_another_model(options: LoopOptions) -> None:
-    train(options)
-    other = Training(nn.Linear(3, 3), options)
-    with pytest.raises(CheckpointError, match="not a checkpoint of this training"):
-        other.resume()
-    torch.save([1, 2], options.folder / CHECKPOINT_NAME)
-    with pytest.raises(CheckpointError, match="not a checkpoint of this training"):
-        other.resume()
+    train_toy(options)
+    module = ToyLosses()
+    module.trained["out"] = torch.nn.Linear(8, 3)
+    module.trained["more"] = torch.nn.Linear(2, 2)
+    with pytest.raises(CheckpointError, match=r"more.weight is missing, .*\(2, 8\), not \(3, 8\)"):
+        train_toy(options, module=module)
 
 
-def test_log_has_means_and_progress(options: LoopOptions) -> None:
-    lines: list[Mapping[str, float]] = []
-    training = make_training(options)
-    options.folder.mkdir()
-    training.run(lambda rng, generator: _count(training), None, lines.append)
-    written = [json.loads(line) for line in (options.folder / LOG_NAME).read_text().splitlines()]
-    assert written == lines
-    assert [line["step"] for line in written] == [4, 8, 12]
-    assert [line["count"] for line in written] == [1.5, 5.5, 9.5]
-    assert written[-1]["progress"] == 1
+def test_checkpoint_with_other_settings(options: LoopOptions) -> None:
+    train_toy(options)
+    other = replace(options, learning_rate=0.5, log_steps=1, num_workers=1, max_seconds=9.0)
+    with pytest.raises(InputError, match=r"settings: learning_rate 0.01 there, 0.5 now; give"):
+        train_toy(other)
+    with pytest.raises(InputError, match="stage data None there, lvis now"):
+        train(ToyLosses(), ToySource(), options, device=CPU, settings={"data": "lvis"})
 
 
-def _count(training: Training) -> dict[str, Tensor]:
-    """A loss whose value is the step's number."""
-    weight = next(training.module.parameters())
-    return {"count": weight.sum() * 0 + training.step}
-
-
-def test_best_weights_are_kept(options: LoopOptions) -> None:
-    """The last validation is worse: its weights do not replace the best ones."""
-    scores = iter([0.2, 0.7, 0.4, *[0.3] * 20])
-    seen: list[dict[str, Tensor]] = []
-
-    def validate(average: Mapping[str, Tensor]) -> Mapping[str, float]:
-        seen.append({key: value.clone() for key, value in average.items()})
-        return {"score": next(scores)}
-
-    training = make_training(replace(options, validation_seconds=EVERY_STEP))
-    options.folder.mkdir()
-    training.run(make_step(training.module), validate)
-    assert len(seen) == 12
-    assert_same(torch.load(options.folder / BEST_NAME, weights_only=True), seen[1])
-
-
-def test_resumed_run_does_not_replace_better_weights(options: LoopOptions) -> None:
-    """The checkpoint was older than the best score: after a stop worse weights replaced best.pt."""
-    options = replace(options, validation_seconds=EVERY_STEP, checkpoint_seconds=math.inf)
-    options.folder.mkdir()
-    training = make_training(options)
-    training.save()
-    with pytest.raises(Stop):
-        training.run(make_step(training.module, stop_at=1), lambda average: {"score": 0.9})
-    best = (options.folder / BEST_NAME).read_bytes()
-    resumed = make_training(options)
-    resumed.resume()
-    scores = iter(range(12))
-    resumed.run(make_step(resumed.module), lambda average: {"score": 0.1 + 0.05 * next(scores)})
-    assert (options.folder / BEST_NAME).read_bytes() == best
-
-
-def test_time_ends_the_cosine_too(options: LoopOptions) -> None:
-    training = make_training(replace(options, max_steps=10**9, max_seconds=100.0))
-    training.seconds = 25.0
-    assert training.progress() == 0.25
-    training.seconds = 130.0
-    assert training.progress() == 1
-
-
-def test_only_matrices_decay_and_frozen_parts_are_left_out(options: LoopOptions) -> None:
-    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 1))
-    module[2].requires_grad_(False)
-    matrices, others = Training(module, options).optimizer.param_groups
-    assert matrices["weight_decay"] == options.weight_decay
-    assert [id(one) for one in matrices["params"]] == [id(module[0].weight)]
-    assert others["weight_decay"] == 0
-    assert len(others["params"]) == 3
+def test_parameter_that_nobody_trains(options: LoopOptions) -> None:
+    module = ToyLosses()
+    module.trunk.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"trunk.weight requires a gradient but is not among"):
+        train_toy(options, module=module)

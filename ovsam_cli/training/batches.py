@@ -1,0 +1,193 @@
+"""Micro-batches by number: what a source of training data is, and how the loop reads it.
+
+Everything random in training is a function of (seed, number of the micro-batch). A stopped run
+therefore continues bit for bit from a step's number alone: there is no loader or generator state
+to keep, and the number of loader workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ovsam_cli.errors import InputError
+
+PREFETCHED = 3  # micro-batches a worker makes ahead
+WORKER_GRACE_SECONDS = 60  # that a worker goes on after it was told to end
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedImage:
+    """An image that could not be read; another one took its place.
+
+    Attributes:
+        path: of the image.
+        reason: one sentence.
+    """
+
+    path: Path
+    reason: str
+
+
+class Batch(Protocol):
+    """What one forward pass is given."""
+
+    @property
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """Images that could not be read while it was made."""
+
+    @property
+    def num_images(self) -> int:
+        """Images in it, for the speed in the log."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same with its tensors on `device`."""
+
+
+B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
+
+
+class BatchSource(Protocol[B_co]):
+    """Training data without end, in workers of a loader (so it must be picklable)."""
+
+    def __getitem__(self, index: int) -> B_co:
+        """Micro-batch `index` >= 0, which depends on the source's own seed and `index` alone.
+
+        Raises:
+            InputError: training cannot go on, such as when no image can be read.
+        """
+
+
+class LossModule(nn.Module, Generic[B]):
+    """A training stage: a batch in, named losses out; only the trained parts require gradients.
+
+    Frozen parts stay in evaluation mode, which is the stage's business: the loop sets no modes.
+    """
+
+    def forward(self, batch: B, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named scalar losses, whose sum is minimized.
+
+        Args:
+            batch: on the module's device.
+            generator: of all randomness, on the module's device; seeded for this batch.
+        """
+        raise NotImplementedError
+
+    def trained_parts(self) -> nn.Module:
+        """The sub-module whose state dict is checkpointed, averaged and validated."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrder:
+    """Which micro-batches this process takes.
+
+    Attributes:
+        accumulate: micro-batches of one process in a step.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    accumulate: int = 1
+    rank: int = 0
+    world_size: int = 1
+
+    def index(self, step: int, part: int) -> int:
+        """Number of the micro-batch of a step's `part` < accumulate."""
+        return (step * self.accumulate + part) * self.world_size + self.rank
+
+    @property
+    def batches_per_step(self) -> int:
+        """Micro-batches of all processes in a step."""
+        return self.accumulate * self.world_size
+
+
+def derive_seed(seed: int, *numbers: int) -> int:
+    """A seed of its own for each combination of non-negative numbers, in [0, 2^63)."""
+    words = np.random.SeedSequence([seed, *numbers]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def iter_batches(
+    source: BatchSource[B],
+    order: BatchOrder,
+    steps: range,
+    *,
+    num_workers: int,
+    pin_memory: bool = False,
+) -> Generator[B, None, None]:
+    """This process's micro-batches of `steps`, in order, made ahead by worker processes.
+
+    Args:
+        source: of the micro-batches.
+        order: which of them are ours.
+        steps: the steps to come.
+        num_workers: processes that make them; 0 makes each when it is asked for.
+        pin_memory: hand over page-locked memory; a batch needs a `pin_memory` method for that.
+
+    Raises:
+        InputError: the source's own.
+    """
+    indices = [order.index(step, part) for step in steps for part in range(order.accumulate)]
+    loader: DataLoader[B | _Refusal] = DataLoader(
+        _WithRefusals(source),
+        batch_size=None,
+        sampler=indices,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        prefetch_factor=PREFETCHED if num_workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_outlive_signals,
+    )
+    for batch in loader:
+        if isinstance(batch, _Refusal):
+            raise InputError(batch.text)
+        yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A worker's InputError: the loader itself would put the worker's traceback into its text."""
+
+    text: str
+
+
+class _WithRefusals(Dataset["B | _Refusal"], Generic[B]):
+    def __init__(self, source: BatchSource[B]) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> B | _Refusal:
+        try:
+            return self.source[index]
+        except InputError as error:
+            return _Refusal(str(error))
+
+
+def _as_it_is(batch: B) -> B:
+    return batch
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and kill reach the whole group; the main process finishes its step with its workers.
+
+    A terminated worker still ends in time: the interpreter terminates those it finds at its own
+    exit and waits for them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _end_soon)
+
+
+def _end_soon(number: int, frame: FrameType | None) -> None:
+    signal.alarm(WORKER_GRACE_SECONDS)
