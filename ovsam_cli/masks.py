@@ -26,6 +26,7 @@ __all__ = [
     "decode_mask_columns",
     "encode_mask",
     "encode_mask_logits",
+    "encode_polygons",
     "mask_areas",
     "mask_boxes",
     "mask_containment",
@@ -67,6 +68,26 @@ def encode_mask(mask: BoolArray) -> Rle:
     return _plain(found)
 
 
+def encode_polygons(polygons: Sequence[Sequence[float]], original_hw: tuple[int, int]) -> Rle:
+    """Encode the union of polygons [x, y, x, y, ...] in pixels, as pycocotools fills them.
+
+    Polygons of fewer than three corners have no area and are left out.
+
+    Raises:
+        ValueError: a coordinate is missing or no number.
+    """
+    for polygon in polygons:
+        if len(polygon) % 2 or not all(type(value) in (int, float) for value in polygon):
+            raise ValueError("a polygon is a list of pairs of numbers")
+    height, width = original_hw
+    # Lists of four numbers would be taken for boxes.
+    areas = [list(polygon) for polygon in polygons if len(polygon) >= 6]
+    if not areas:
+        return _plain(coco_mask.encode(np.zeros((height, width), np.uint8, order="F")))
+    found = coco_mask.frPyObjects(areas, height, width)
+    return _plain(found[0] if len(found) == 1 else coco_mask.merge(found))
+
+
 def decode_mask(segmentation: Rle) -> BoolArray:
     """Decode to (H, W) bool, Fortran-ordered as the runs are.
 
@@ -89,8 +110,8 @@ def decode_mask_columns(segmentation: Rle, left: int, right: int) -> BoolArray:
     height = segmentation["size"][0]
     ends = parse_counts(segmentation["counts"]).cumsum()
     start, stop = left * height, right * height
-    first, last = (int(np.searchsorted(ends, edge, side)) for edge, side in
-                   ((start, "right"), (stop, "left")))  # fmt: skip
+    first = int(np.searchsorted(ends, start, "right"))
+    last = int(np.searchsorted(ends, stop, "left"))
     edges = np.concatenate([[start], ends[first:last], [stop]])
     is_inside = np.arange(first, last + 1) % 2 == 1
     return np.repeat(is_inside, np.diff(edges)).reshape(right - left, height).T

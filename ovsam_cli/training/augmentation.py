@@ -175,7 +175,9 @@ def cut_masks(
     share = (window.resized_hw[0] * window.resized_hw[1]) / (
         window.original_hw[0] * window.original_hw[1]
     )
-    kept, tight, rows = [], [], []
+    kept: list[BoolArray] = []
+    tight: list[FloatArray] = []
+    rows: list[int] = []
     size = options.model_size
     for row, segmentation in enumerate(segmentations):
         if options.max_objects is not None and len(rows) == options.max_objects:
@@ -188,7 +190,7 @@ def cut_masks(
         mask = np.zeros((size, size), bool)
         mask[top : top + part.shape[0], left : left + part.shape[1]] = part
         kept.append(mask)
-        tight.append(find_tight_box(part) + np.float32((left, top, left, top)))
+        tight.append(find_tight_box(part) + np.asarray((left, top, left, top), np.float32))
         rows.append(row)
     if not rows:
         return None

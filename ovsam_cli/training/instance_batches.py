@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ovsam_cli.errors import ImageError, InputError
 from ovsam_cli.model.prompt_encoder import ModelPrompts
-from ovsam_cli.structures import FloatArray, IntArray
+from ovsam_cli.structures import BoolArray, FloatArray, IntArray
 from ovsam_cli.training.augmentation import (
     AugmentationOptions,
     CutMasks,
@@ -281,7 +281,7 @@ def _draw_regions(
     found += [add_box_noise(boxes, size, options.noise, rng) for _ in range(options.num_noisy)]
     rows = [names] * len(found)
     if options.num_background:
-        occupied = objects.masks[:, ::4, ::4].any(axis=0)
+        occupied: BoolArray = np.logical_or.reduce(objects.masks[:, ::4, ::4])
         empty = _find_empty_boxes(occupied, size, options, rng)
         found.append(empty)
         rows.append(np.full(len(empty), num_categories, np.int64))
@@ -289,7 +289,7 @@ def _draw_regions(
 
 
 def _find_empty_boxes(
-    occupied: np.ndarray, size: int, options: RegionOptions, rng: np.random.Generator
+    occupied: BoolArray, size: int, options: RegionOptions, rng: np.random.Generator
 ) -> FloatArray:
     """At most `num_background` random boxes; `occupied` has every fourth pixel of the frame."""
     found = []

@@ -116,7 +116,8 @@ def choose_uncertain_points(mask_logits: Tensor, candidates: Tensor, num_points:
         (B, N, 2) points in [0, 1], x first.
     """
     num_important = int(IMPORTANT_SHARE * num_points)
-    seen, rest = candidates.split([OVERSAMPLING * num_points, num_points - num_important], dim=1)
+    num_seen = OVERSAMPLING * num_points
+    seen, rest = candidates[:, :num_seen], candidates[:, num_seen:]
     with torch.no_grad():
         uncertainty = -sample_maps(mask_logits, seen.to(mask_logits.dtype)).abs()
         chosen = uncertainty.topk(num_important, dim=1).indices  # (B, important)

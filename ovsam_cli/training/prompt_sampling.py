@@ -133,10 +133,10 @@ class MixedPrompts:
             points[number] = _random_point(objects, row, rng) if point is None else point
 
     def _disturb_box(self, objects: CutMasks, row: int, rng: np.random.Generator) -> FloatArray:
-        box = objects.boxes_xyxy[row]
-        if rng.random() < self.exact_box_share:
-            return box
-        return add_box_noise(box[None], objects.masks.shape[-1], self.box_noise, rng)[0]
+        box: FloatArray = objects.boxes_xyxy[row : row + 1]
+        if rng.random() >= self.exact_box_share:
+            box = add_box_noise(box, objects.masks.shape[-1], self.box_noise, rng)
+        return box.reshape(4)
 
 
 def add_box_noise(

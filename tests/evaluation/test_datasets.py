@@ -10,7 +10,7 @@ from builders import disc_mask
 from scene_builders import write_scenes
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.evaluation.datasets import read_instances
+from ovsam_cli.evaluation.datasets import check_image_files, read_instances
 from ovsam_cli.masks import decode_mask, encode_mask
 
 Content = dict[str, list[dict[str, object]]]
@@ -84,7 +84,7 @@ def set_size(content: Content) -> None:
 
 
 def set_polygon(content: Content) -> None:
-    content["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    content["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, 9, 4]]
 
 
 def set_image(content: Content) -> None:
@@ -107,7 +107,7 @@ def drop_categories(content: Content) -> None:
     ("spoil", "said"),
     [
         (set_size, "annotation 5: mask"),
-        (set_polygon, "a mask is"),
+        (set_polygon, "pairs of numbers"),
         (set_image, "KeyError: 77"),
         (set_category, "19"),
         (set_text_id, "five"),
@@ -128,3 +128,51 @@ def test_other_files(tmp_path: Path, text: str | None) -> None:
         path.write_text(text)
     with pytest.raises(InputError, match="not a COCO instances file"):
         read_instances(path, tmp_path)
+
+
+def test_polygons(tmp_path: Path) -> None:
+    """Filled as pycocotools does; what has no area is left out."""
+    content = make_content()
+    square, line = [[10, 5, 30, 5, 30, 20, 10, 20]], [[1, 1, 9, 9]]
+    content["annotations"][0]["segmentation"] = [*square, [40.0, 30, 50, 30, 50, 40]]
+    content["annotations"].append(content["annotations"][0] | {"id": 6, "segmentation": line})
+    images = read_instances(write(tmp_path / "i.json", content), tmp_path).images
+    (instance,) = images[0].instances
+    mask = decode_mask(instance.segmentation)
+    assert mask[5:20, 10:30].all() and 300 + 40 < mask.sum() == instance.area < 300 + 60
+
+
+def make_lvis() -> Content:
+    content = make_content()
+    url = "http://images.cocodataset.org/{}/00000{}.jpg"
+    for image, split in zip(content["images"], ("train2017", "val2017"), strict=True):
+        del image["file_name"]
+        image["coco_url"] = url.format(split, image["id"])
+    # LVIS has its annotations before its images.
+    return {key: content[key] for key in ("annotations", "images", "categories")}
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("coco", ["coco/train2017/000003.jpg", "coco/val2017/000009.jpg"]),
+        ("coco/train2017", ["coco/train2017/000003.jpg", "coco/val2017/000009.jpg"]),
+        ("other", ["other/train2017/000003.jpg", "other/val2017/000009.jpg"]),
+    ],
+)
+def test_lvis_files(tmp_path: Path, folder: str, expected: list[str]) -> None:
+    for split in ("train2017", "val2017"):
+        (tmp_path / "coco" / split).mkdir(parents=True)
+    dataset = read_instances(write(tmp_path / "lvis.json", make_lvis()), tmp_path / folder)
+    assert [image.path for image in dataset.images] == [tmp_path / one for one in expected]
+    assert len(dataset.images[0].instances) == 1
+
+
+def test_missing_images_are_one_error(tmp_path: Path) -> None:
+    """Images without objects are never opened, so they may be missing."""
+    dataset = read_instances(write(tmp_path / "i.json", make_content()), tmp_path / "photos")
+    with pytest.raises(InputError, match=r"1 of 1 images .* expected at .*photos/a\.jpg"):
+        check_image_files(dataset)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    check_image_files(dataset)
