@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, one_line_errors
+from ovsam_cli.cli.train_sam2clip import cache_teacher, sam2clip
 
 if TYPE_CHECKING:
     from ovsam_cli.training.tiny_run import DataFolder
 
 train_app = typer.Typer(help="Make scenes and train the bundled model.", no_args_is_help=True)
+train_app.command("cache-teacher")(cache_teacher)
+train_app.command("sam2clip")(sam2clip)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
