@@ -77,7 +77,7 @@ def encode_polygons(polygons: Sequence[Sequence[float]], original_hw: tuple[int,
         ValueError: a coordinate is missing or no number.
     """
     for polygon in polygons:
-        if len(polygon) % 2 or not all(type(value) in (int, float) for value in polygon):
+        if len(polygon) % 2 or not set(map(type, polygon)) <= {int, float}:
             raise ValueError("a polygon is a list of pairs of numbers")
     height, width = original_hw
     # Lists of four numbers would be taken for boxes.

@@ -58,12 +58,13 @@ def answer_images(
     with torch.inference_mode():
         for image in images:
             features, geometry = encode_image(image)
+            device = features.image_embeddings.device
             for start in range(0, len(image.instances), PROMPTS_PER_BATCH):
                 chunk = image.instances[start : start + PROMPTS_PER_BATCH]
-                prompts = build_prompts(chunk, geometry, kind)
+                prompts = build_prompts(chunk, geometry, kind).to(device)
                 decoded = model.decode_masks(features, model.encode_prompts(prompts))
                 mask_logits = decoded.mask_logits
-                array = mask_logits[:, 0].float().numpy()
+                array = mask_logits[:, 0].float().cpu().numpy()
                 segmentations += encode_mask_logits(array, geometry).segmentations
                 ranks.append(_rank(model, features, mask_logits, prompts, chunk, naming))
     return Answers(tuple(segmentations), np.concatenate([np.empty(0, np.int64), *ranks]))
@@ -118,7 +119,9 @@ def _rank(
     logits = model.classify(features, mask_logits, prompts, naming.text_embeddings, naming.fusion)[
         :, :-1
     ]
-    rows = torch.tensor([naming.row_of_category[one.category_id] for one in instances])
+    rows = torch.tensor(
+        [naming.row_of_category[one.category_id] for one in instances], device=logits.device
+    )
     own = logits.gather(1, rows[:, None])
-    ranks: np.ndarray = (logits > own).sum(dim=1).numpy()
+    ranks: np.ndarray = (logits > own).sum(dim=1).cpu().numpy()
     return ranks

@@ -37,6 +37,21 @@ class ModelPrompts:
     prompt_mask_logits: Tensor | None = None
     has_mask: Tensor | None = None
 
+    def to(self, device: torch.device) -> ModelPrompts:
+        """The same on `device`."""
+        mask_logits, has_mask = self.prompt_mask_logits, self.has_mask
+        return ModelPrompts(
+            image_index=self.image_index.to(device, non_blocking=True),
+            point_coords=self.point_coords.to(device, non_blocking=True),
+            point_labels=self.point_labels.to(device, non_blocking=True),
+            model_boxes_xyxy=self.model_boxes_xyxy.to(device, non_blocking=True),
+            has_box=self.has_box.to(device, non_blocking=True),
+            prompt_mask_logits=(
+                None if mask_logits is None else mask_logits.to(device, non_blocking=True)
+            ),
+            has_mask=None if has_mask is None else has_mask.to(device, non_blocking=True),
+        )
+
     @property
     def is_lone_point(self) -> Tensor:
         """(B,) bool: which prompts are one point without box and mask."""

@@ -97,22 +97,9 @@ class InstanceBatch:
             name: getattr(self, name).to(device, non_blocking=True)
             for name in ("pixels", "masks", "mask_index", "labels", "boxes_xyxy")
         }
-        prompts = _move_prompts(self.prompts, device)
+        prompts = self.prompts.to(device)
         regions = None if self.regions is None else self.regions.to(device)
         return replace(self, prompts=prompts, regions=regions, **moved)
-
-
-def _move_prompts(prompts: ModelPrompts, device: torch.device) -> ModelPrompts:
-    logits, has_mask = prompts.prompt_mask_logits, prompts.has_mask
-    return ModelPrompts(
-        image_index=prompts.image_index.to(device, non_blocking=True),
-        point_coords=prompts.point_coords.to(device, non_blocking=True),
-        point_labels=prompts.point_labels.to(device, non_blocking=True),
-        model_boxes_xyxy=prompts.model_boxes_xyxy.to(device, non_blocking=True),
-        has_box=prompts.has_box.to(device, non_blocking=True),
-        prompt_mask_logits=None if logits is None else logits.to(device, non_blocking=True),
-        has_mask=None if has_mask is None else has_mask.to(device, non_blocking=True),
-    )
 
 
 @dataclass(frozen=True, slots=True)
