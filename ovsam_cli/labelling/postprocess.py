@@ -91,9 +91,7 @@ def postprocess(
     Raises:
         ImageError: a logit is NaN or infinite, so nothing can be said of this image.
     """
-    low_masks, class_probs = _to_arrays(
-        decoded.mask_logits, class_logits, len(prompts), len(vocabulary)
-    )
+    low_masks, class_probs = _to_arrays(decoded, class_logits, len(prompts), len(vocabulary))
     iou_predictions = _predicted_ious(decoded)
     names = _rank_names(class_probs, max(options.top_k, 2))
     inside = crop_to_image(low_masks, geometry)
@@ -135,9 +133,10 @@ def crop_to_image(mask_logits: FloatArray, geometry: ImageGeometry) -> FloatArra
 
 
 def _to_arrays(
-    mask_logits: Tensor, class_logits: Tensor, num_prompts: int, num_names: int
+    decoded: DecodedMasks, class_logits: Tensor, num_prompts: int, num_names: int
 ) -> tuple[FloatArray, FloatArray]:
     """(B, h, w) mask logits and (B, K + 1) class probabilities, finite float32 on the CPU."""
+    mask_logits = decoded.mask_logits
     if mask_logits.ndim != 4 or mask_logits.shape[:2] != (num_prompts, 1):
         raise ValueError(f"mask_logits {tuple(mask_logits.shape)} for {num_prompts} prompts")
     if class_logits.shape != (num_prompts, num_names + 1):

@@ -88,21 +88,29 @@ def build_categories(labeller: Labeller) -> list[CocoCategory]:
     return categories
 
 
+def _resolved_options(labeller: Labeller) -> dict[str, JsonValue]:
+    """The run's options, with defaults that depend on the mode or the model filled in."""
+    return asdict(labeller.options) | {
+        "min_stability": labeller.options.stability_cut,
+        "min_predicted_iou": labeller.predicted_iou_cut,
+    }
+
+
 def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) -> Fingerprint:
     """The settings that decide the results of a run."""
     options = {
         name: value
-        for name, value in asdict(plan.request.options).items()
+        for name, value in _resolved_options(labeller).items()
         if name not in NOT_IN_FINGERPRINT
     }
     # One setting a line, so that a refusal can show what differs.
-    grid = options.pop("grid") or {}
-    options |= {f"grid.{name}": value for name, value in grid.items()}
-    options["min_stability"] = plan.request.options.stability_cut
-    # Left out where nothing is cut: runs of models without the head keep their settings.
-    del options["min_predicted_iou"]
-    if labeller.predicted_iou_cut is not None:
-        options["min_predicted_iou"] = labeller.predicted_iou_cut
+    del options["grid"]
+    if labeller.options.grid is not None:
+        grid = asdict(labeller.options.grid)
+        options |= {f"grid.{name}": value for name, value in grid.items()}
+    if options["min_predicted_iou"] is None:
+        # Runs without such a filter keep the settings they had before there was one.
+        del options["min_predicted_iou"]
     options["dtype"] = str(labeller.dtype).removeprefix("torch.")
     options["text_embeddings"] = labeller.text_hash
     options["base_names"] = plan.base_vocabulary.sha256() if plan.base_vocabulary else None
@@ -198,11 +206,7 @@ def _write_run_record(
         if plan.prompts
         else None,
         "unmatched_prompts": list(plan.unmatched),
-        "options": asdict(request.options)
-        | {
-            "min_stability": request.options.stability_cut,
-            "min_predicted_iou": labeller.predicted_iou_cut,
-        },
+        "options": _resolved_options(labeller),
         "device": describe_device(labeller.device),
         "dtype": str(labeller.dtype).removeprefix("torch."),
         "versions": {
