@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def cache_teacher(
     quiet: Quiet = False,
 ) -> None:
     """Compute SAM's features of images once; what is there already is left out."""
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet or not _is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.training import teacher_processes
         from ovsam_cli.training.teacher_encoding import EncodingOptions
@@ -66,6 +67,11 @@ def cache_teacher(
             console.say(f"{summary.num_skipped} images failed: see {out / 'skipped.jsonl'}")
         console.result(str(out))
         raise typer.Exit(ExitCode.SOME_FAILED if summary.num_skipped else ExitCode.FINISHED)
+
+
+def _is_first_rank() -> bool:
+    """Of several processes that torchrun started, one speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _ImageCount:
@@ -123,7 +129,7 @@ def sam2clip(
     quiet: Quiet = False,
 ) -> None:
     """Train a neck on a frozen CLIP trunk to make SAM's features; run again to go on."""
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet or not _is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.training.sam2clip import DistillRecipe
         from ovsam_cli.training.sam2clip_inputs import Sam2ClipOptions

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ovsam_cli.errors import CheckpointError, InputError
 from ovsam_cli.images import preprocess, read_image
-from ovsam_cli.model.checkpoint import build_ovsam
+from ovsam_cli.model.checkpoint import build_ovsam, convert_model, load_model
 from ovsam_cli.model.official_files import read_official
 from ovsam_cli.model.ovsam import PRESETS
 from ovsam_cli.model.own_files import save_weights
+from ovsam_cli.model.unpickling import read_tensors
 from ovsam_cli.training.checkpoints import load_trained_weights
 from ovsam_cli.training.distill_batches import DistillSource
 from ovsam_cli.training.distributed import Ranks
@@ -213,6 +214,25 @@ def test_training_lowers_the_loss_and_the_neck_loads(
     with safe_open(summary.neck_path, framework="pt") as file:
         facts = json.loads(file.metadata()["sam2clip"])
     assert facts["config"]["neck_dim"] == 32 and facts["steps"] == 30
+
+
+def test_the_neck_makes_an_official_set_complete(
+    options: Sam2ClipOptions, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a file with the other parts it is read and converted like the published one."""
+    neck_path = run(replace(options, max_steps=1)).neck_path
+    folder = tmp_path / "set"
+    folder.mkdir()
+    neck_path.rename(folder / neck_path.name)
+    rest = read_tensors(workplace / "trunk.safetensors")
+    rest = {key: tensor for key, tensor in rest.items() if not key.startswith("neck.")}
+    torch.save(rest, folder / "clip2sam_coco_rn50x16.pth")
+    monkeypatch.setitem(PRESETS, "rn50x16", SMALL)
+    convert_model(str(folder), tmp_path / "whole.safetensors")
+    for source in (folder, tmp_path / "whole.safetensors"):
+        loaded = load_model(str(source), device=torch.device("cpu")).model.neck.state_dict()
+        trained = load_trained_weights(options.out / "last.pt")
+        assert all(torch.equal(loaded[key], tensor) for key, tensor in trained.items())
 
 
 def test_goes_on_where_it_was(options: Sam2ClipOptions, tmp_path: Path) -> None:
