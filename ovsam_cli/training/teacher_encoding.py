@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ovsam_cli.errors import DeviceError, InputError, OutputError
@@ -34,7 +35,7 @@ from ovsam_cli.training.teacher_images import ReadImage, TeacherImages, iter_rea
 SKIPPED_NAME = "skipped.jsonl"
 BYTES_A_VALUE = 2  # float16
 SPARE_SHARE = 0.01  # of the estimate, for file headers
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class CacheEstimate:
         """One line for a person."""
         return (
             f"{self.num_images:,} images, {self.num_images - self.num_left:,} of them cached; the "
-            f"others need {self.bytes_needed / GIB:.2f} GiB, {self.bytes_free / GIB:.2f} GiB free"
+            f"others need {_describe_size(self.bytes_needed)}, "
+            f"{_describe_size(self.bytes_free)} are free"
         )
 
 
@@ -91,18 +93,23 @@ class EncodingPlan:
     Attributes:
         options: of the run.
         identity: of the teacher.
-        images: those without features.
+        images: all of them.
+        left: positions of those without features.
         estimate: of disk space.
     """
 
     options: EncodingOptions
     identity: TeacherIdentity
     images: TeacherImages
+    left: NDArray[np.int64]
     estimate: CacheEstimate
 
     def take_part(self, part: int, num_parts: int) -> TeacherImages:
-        """The images of one process of several."""
-        return self.images.select(np.arange(part, len(self.images), num_parts))
+        """The images of one process of several, by their positions among all images.
+
+        Not among those that are left: a rank that starts late finds fewer of them.
+        """
+        return self.images.select(self.left[self.left % num_parts == part])
 
 
 def plan_encoding(
@@ -140,7 +147,7 @@ def plan_encoding(
         if on_message is not None:
             on_message(f"{path}: torn; its images are computed again")
         path.unlink(missing_ok=True)
-    return EncodingPlan(options, identity, images.select(left), estimate)
+    return EncodingPlan(options, identity, images, left, estimate)
 
 
 def encode_part(
@@ -260,3 +267,7 @@ def _find_free_bytes(folder: Path) -> int:
     if not present.is_dir() or not os.access(present, os.W_OK):
         raise OutputError(f"{folder}: {present} is no folder that can be written to")
     return shutil.disk_usage(present).free
+
+
+def _describe_size(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:.1f} MiB"

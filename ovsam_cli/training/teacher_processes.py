@@ -90,7 +90,7 @@ def cache_teacher(
         callbacks.on_image_done(has_features)
 
     ranks = find_ranks()
-    if not len(plan.images):
+    if not len(plan.left):
         pass
     elif ranks.world_size > 1 or len(devices) == 1:
         device = torch.device(devices[ranks.local_rank % len(devices)])

@@ -38,7 +38,7 @@ def test_from_images_to_a_neck(
     cache, out = tmp_path / "cache", tmp_path / "run"
     cached = ovsam("train", "cache-teacher", photos, cache, "--checkpoint", sam_file)
     assert cached.exit_code == 0, cached.output
-    assert "2 images, 0 of them cached; the others need 0.00 GiB" in cached.output
+    assert "2 images, 0 of them cached; the others need 0.0 MiB" in cached.output
     again = ovsam("train", "cache-teacher", photos, cache, "--checkpoint", sam_file)
     assert "2 images, 2 of them cached" in again.output
     trunk = write_small_checkpoint(tmp_path / "trunk.safetensors")

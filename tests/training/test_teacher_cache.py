@@ -173,6 +173,15 @@ def test_ranks_of_torchrun_take_disjoint_parts(
     assert len(first) == 3 and sorted(first + second) == sorted(images.keys.tolist())
 
 
+def test_a_late_rank_takes_its_own_part(images: TeacherImages, options: EncodingOptions) -> None:
+    """It finds what the first rank has done already, and that moved its part once."""
+    teacher = load_teacher(options.checkpoint)
+    first = teacher_encoding.plan_encoding(images, teacher, options)
+    teacher_encoding.encode_part(first, teacher, torch.device("cpu"), part=0, num_parts=2)
+    late = teacher_encoding.plan_encoding(images, teacher, options)
+    assert late.take_part(1, 2).keys.tolist() == images.keys[1::2].tolist()
+
+
 @pytest.mark.parametrize(
     ("report", "message"),
     [
@@ -206,14 +215,17 @@ def test_refuses_what_cannot_fit(
     images: TeacherImages, options: EncodingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
-    with pytest.raises(OutputError, match=r"5 images, 0 of them cached; the others need .* GiB"):
+    with pytest.raises(OutputError, match=r"5 images, 0 of them cached; the others need .* MiB"):
         run(images, options)
     assert not options.out.exists()
 
 
 def test_estimate_is_two_mebibytes_an_image() -> None:
     estimate = teacher_encoding.CacheEstimate(1000, 1000, 1000 * 2 * 2**20, 10 * 2**30)
-    assert "1,000 images" in estimate.describe() and "1.95 GiB, 10.00 GiB" in estimate.describe()
+    assert (
+        "1,000 images" in estimate.describe()
+        and "1.95 GiB, 10.00 GiB are free" in estimate.describe()
+    )
 
 
 def test_refuses_another_teacher(
