@@ -112,6 +112,18 @@ def test_filter_for_a_model_without_the_head_is_exit_2(
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_refusal_names_the_known_models_that_have_the_head(
+    label: Ovsam, checkpoint: Path, iou_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Whatever lies in the cache under a known name."""
+    converted = tmp_path / "cache" / "models" / "rn50x16.safetensors"
+    converted.parent.mkdir(parents=True)
+    converted.write_bytes(iou_checkpoint.read_bytes())
+    result = label(tmp_path / "out", checkpoint, "--min-predicted-iou", "0.8")
+    assert result.exit_code == 2
+    assert "of the known models rn50x16" in result.stderr
+
+
 def test_default_cut_is_that_of_the_grid_and_of_models_with_the_head() -> None:
     grid, prompted = LabelOptions(grid=GridOptions()), LabelOptions()
     assert grid.predicted_iou_cut(has_iou_head=True) == 0.88
