@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovsam_cli.errors import DeviceError, InputError
+from ovsam_cli.labelling.run_folder import STATE_FOLDER, RunLock
+from ovsam_cli.outputs.files import output_error
 
 # The other ranks wait while the first one validates.
 TIMEOUT = timedelta(hours=2)
@@ -125,6 +128,25 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def locked(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Make the folder of a run; the first rank holds its lock for the block.
+
+    Raises:
+        OutputError: it cannot be written, or another run writes to it.
+    """
+    if not ranks.is_first:
+        yield
+        return
+    state_folder = folder / STATE_FOLDER
+    try:
+        state_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(state_folder, error) from error
+    with RunLock.acquire(folder):
+        yield
 
 
 class SharedLosses(nn.Module):

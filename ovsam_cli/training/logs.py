@@ -1,18 +1,22 @@
-"""What a run writes down: `log.jsonl`, `skipped.jsonl`, TensorBoard."""
+"""What a run writes down: `log.jsonl`, `skipped.jsonl`, TensorBoard's files."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.training.batches import SkippedImage
 
-LOG_NAME, SKIPPED_NAME = "log.jsonl", "skipped.jsonl"
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG_NAME, SKIPPED_NAME, BOARD_FOLDER = "log.jsonl", "skipped.jsonl", "tensorboard"
 DIGITS = 6  # significant ones of a logged number
 
 # `kind` is "train" or "validation"; all other values are numbers, `step` among them.
@@ -111,6 +115,7 @@ class RunLog:
         self._on_log = on_log
         _drop_lines(self._log, "step", step + 1)
         _drop_lines(self._skipped, "index", first_index)
+        self._board = _open_board(folder / BOARD_FOLDER, step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Append one line; numbers that are not finite are left out (JSON has none)."""
@@ -122,6 +127,9 @@ class RunLog:
         line: LogLine = {"kind": kind, "step": step, **finite}
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in finite.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
         if self._on_log is not None:
             self._on_log(line)
 
@@ -133,6 +141,21 @@ class RunLog:
             for index, image in sorted(skipped, key=lambda one: one[0]):
                 row = {"index": index, "path": str(image.path), "reason": image.reason}
                 file.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        """Let TensorBoard's file be written to its end."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _open_board(folder: Path, first_step: int) -> SummaryWriter | None:
+    """TensorBoard's writer where the extra `train` is installed, which hides older lines."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: SummaryWriter = SummaryWriter(str(folder), purge_step=first_step)
+    return writer
 
 
 def read_log(path: Path) -> list[dict[str, float | int | str]]:

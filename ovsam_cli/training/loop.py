@@ -1,7 +1,7 @@
 """The training loop of every stage: steps, log, validation, checkpoints, an orderly stop.
 
-The same command again goes on from the last checkpoint and ends, on the CPU, with the weights of
-a run that was never stopped, bit for bit: see `batches.py` for why.
+The same command again goes on from the last checkpoint and ends, on the CPU with as many threads,
+with the weights of a run that was never stopped, bit for bit: see `batches.py` for why.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ovsam_cli.errors import DeviceError, InputError
-from ovsam_cli.labelling.run_folder import STATE_FOLDER, RunLock
-from ovsam_cli.outputs.files import output_error
+from ovsam_cli.errors import InputError
 from ovsam_cli.training.batches import (
     B,
     BatchOrder,
@@ -28,12 +26,13 @@ from ovsam_cli.training.batches import (
     iter_batches,
 )
 from ovsam_cli.training.checkpoints import BEST_NAME, LAST_NAME, Settings, TrainingState
-from ovsam_cli.training.distributed import Ranks, SharedLosses, find_ranks, joined
+from ovsam_cli.training.curves import write_curves
+from ovsam_cli.training.distributed import Ranks, SharedLosses, find_ranks, joined, locked
 from ovsam_cli.training.logs import LogLine, RunLog, Window
 from ovsam_cli.training.optimizer import build_optimizer
 from ovsam_cli.training.schedule import LoopOptions
 from ovsam_cli.training.steps import Gradients, Stepper
-from ovsam_cli.training.stopping import StopSignals
+from ovsam_cli.training.stopping import StopSignals, explain_failure
 
 __all__ = ["LoopOptions", "LossModule", "TrainingSummary", "train"]
 
@@ -95,16 +94,13 @@ def train(
         DeviceError: the device's memory is full.
     """
     ranks = find_ranks()
-    with StopSignals() as signals, joined(ranks, device), _locked(options.folder, ranks):
+    with StopSignals() as signals, joined(ranks, device), locked(options.folder, ranks):
         callbacks = _Callbacks(validate, on_log, on_step)
         loop = _Loop(module, options, device, ranks, settings or {}, callbacks)
         try:
-            stop_signal = loop.run(source, signals)
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{device}: out of memory in training; make micro-batches smaller and accumulate "
-                "more of them, or train in bfloat16"
-            ) from error
+            stop_signal = loop.run(source, signals) or signals.number
+        except RuntimeError as error:
+            raise explain_failure(error, device) from error
     if stop_signal:
         signal.raise_signal(stop_signal)
     return loop.summary()
@@ -160,8 +156,17 @@ class _Loop:
 
     def run(self, source: BatchSource[B], signals: StopSignals) -> int:
         """Train; the number of the signal that ended it, or 0."""
-        state, options = self._state, self._options
+        if self._state.step >= self._options.max_steps:
+            return 0
         log = self._open_log()
+        try:
+            return self._run_steps(source, signals, log)
+        finally:
+            if log is not None:
+                log.close()
+
+    def _run_steps(self, source: BatchSource[B], signals: StopSignals, log: RunLog | None) -> int:
+        state, options = self._state, self._options
         steps = range(state.step, options.max_steps)
         made_ahead = iter_batches(
             source,
@@ -279,6 +284,7 @@ class _Loop:
         self._collect(log)
         if log is not None:
             self._state.save(self._options.folder, self._settings)
+            write_curves(self._options.folder, max_steps=self._options.max_steps)
         self._last_checkpoint = time.monotonic()
 
     def summary(self) -> TrainingSummary:
@@ -292,18 +298,3 @@ class _Loop:
             best_score=state.best_score,
             checkpoint=best if best.exists() else folder / LAST_NAME,
         )
-
-
-@contextmanager
-def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Make the folder; the first rank holds its lock for the block."""
-    if not ranks.is_first:
-        yield
-        return
-    state_folder = folder / STATE_FOLDER
-    try:
-        state_folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(state_folder, error) from error
-    with RunLock.acquire(folder):
-        yield

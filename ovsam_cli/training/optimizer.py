@@ -47,6 +47,7 @@ def build_optimizer(module: nn.Module, trained: nn.Module, options: LoopOptions)
         ],
         lr=options.learning_rate,
         betas=options.betas,
+        fused=True,  # one pass over a parameter instead of ten
     )
 
 

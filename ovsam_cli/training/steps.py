@@ -97,7 +97,10 @@ class Stepper:
         seed = derive_seed(self._options.seed, index)
         self._generator.manual_seed(seed)
         # Dropout draws from torch's own generator: it must continue with the step too.
-        torch.manual_seed(seed)
+        # (`torch.manual_seed` does the same at a cost of milliseconds where CUDA sleeps.)
+        torch.default_generator.manual_seed(seed)
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         is_half = self._options.precision == "bfloat16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_half):
             losses = self._losses(batch.to(self._device), self._generator)

@@ -1,4 +1,4 @@
-"""An orderly stop: signals and the clock are asked about between steps."""
+"""How a run ends before its end: signals, asked about between steps, and failures explained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Self
+
+import torch
+
+from ovsam_cli.errors import DeviceError
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
@@ -46,3 +50,18 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
+
+
+def explain_failure(error: RuntimeError, device: torch.device) -> Exception:
+    """What a user can mend as a DeviceError that says how; else the error itself."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return DeviceError(
+            f"{device}: out of memory in training; make micro-batches smaller and accumulate more "
+            "of them, or train in bfloat16"
+        )
+    if "DataLoader worker" in str(error):
+        return DeviceError(
+            f"a process that makes micro-batches was killed ({error}); where memory is short, "
+            "take fewer workers"
+        )
+    return error

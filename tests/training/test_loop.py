@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from training.toy_stage import CPU, ToyLosses, ToySource, judge, toy_options, train_toy
 
-from ovsam_cli.errors import CheckpointError, InputError, OutputError
+from ovsam_cli.errors import CheckpointError, DeviceError, InputError, OutputError
 from ovsam_cli.training.checkpoints import BEST_NAME, LAST_NAME, load_trained_weights
-from ovsam_cli.training.logs import LOG_NAME, SKIPPED_NAME, LogLine, read_log
+from ovsam_cli.training.logs import BOARD_FOLDER, LOG_NAME, SKIPPED_NAME, LogLine, read_log
 from ovsam_cli.training.loop import LoopOptions, train
 
 TIMES = ("seconds", "images_per_second")
@@ -232,6 +232,42 @@ def test_two_runs_on_one_folder(options: LoopOptions) -> None:
 
     with pytest.raises(OutputError, match="run"):
         train(ToyLosses(), ToySource(), options, device=CPU, on_step=start_again)
+
+
+def test_failures_of_the_machine_say_what_to_do(options: LoopOptions) -> None:
+    def run_out(step: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def lose_worker(step: int) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    def fail(step: int) -> None:
+        raise RuntimeError("shapes differ")
+
+    stage = (ToyLosses(), ToySource(), options)
+    with pytest.raises(DeviceError, match="cpu: out of memory in training; make micro-batches"):
+        train(*stage, device=CPU, on_step=run_out)
+    with pytest.raises(DeviceError, match=r"pid 7.* fewer workers"):
+        train(*stage, device=CPU, on_step=lose_worker)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train(*stage, device=CPU, on_step=fail)
+
+
+def test_tensorboard_gets_the_log(options: LoopOptions) -> None:
+    """A resumed run hides what it makes again, so each step counts once."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train_toy(replace(options, max_seconds=0.0))
+    first = (options.folder / LAST_NAME).read_bytes()
+    train_toy(options)
+    (options.folder / LAST_NAME).write_bytes(first)
+    train_toy(options)
+    events = accumulator.EventAccumulator(str(options.folder / BOARD_FOLDER))
+    events.Reload()
+    rows = [row for row in read_log(options.folder / LOG_NAME) if row["kind"] == "train"]
+    scalars = events.Scalars("train/square")
+    assert [one.step for one in scalars] == [row["step"] for row in rows] == [4, 8, 12]
+    assert [one.value for one in scalars] == pytest.approx([row["square"] for row in rows])
+    assert len(events.Scalars("validation/score")) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a file"])

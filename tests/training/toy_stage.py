@@ -81,7 +81,8 @@ class ToyLosses(LossModule[ToyBatch]):
         self.seen: list[int] = []
 
     def forward(self, batch: ToyBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        time.sleep(self.pause)
+        if self.pause:
+            time.sleep(self.pause)
         self.seen.append(batch.index)
         maps = self.trained["norm"](self.trunk(batch.inputs)) + self.trained["names"].weight[0]
         noise = torch.randn(maps.shape, generator=generator)
@@ -122,20 +123,28 @@ def judge(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
     return {"score": float(weights["out.bias"].sum())}
 
 
+def stage_options(folder: Path, steps: int, *, accumulate: int) -> LoopOptions:
+    """Of `main`: a checkpoint after each step, a line and a validation after every fourth."""
+    return replace(
+        toy_options(folder),
+        max_steps=steps,
+        accumulate=accumulate,
+        checkpoint_seconds=0.0,
+        validation_steps=4,
+    )
+
+
+def stage_parts(pause: float = 0.0) -> tuple[ToySource, ToyLosses]:
+    """Of `main`: two micro-batches that are not finite, two images that cannot be read."""
+    return ToySource(bad=frozenset({9, 10}), torn=frozenset({3, 12})), ToyLosses(pause)
+
+
 def main() -> None:
     """`toy_stage.py FOLDER STEPS ACCUMULATE WORKERS PAUSE`: a process to kill or to be one rank."""
     folder, steps, accumulate, workers, pause = sys.argv[1:]
     torch.set_num_threads(1)
-    options = replace(
-        toy_options(Path(folder)),
-        max_steps=int(steps),
-        accumulate=int(accumulate),
-        num_workers=int(workers),
-        checkpoint_seconds=0.0,
-        log_steps=5,
-    )
-    # No dropout: its masks are drawn from one generator for all of a step's micro-batches' sizes.
-    train_toy(options, module=ToyLosses(float(pause)))
+    options = stage_options(Path(folder), int(steps), accumulate=int(accumulate))
+    train_toy(replace(options, num_workers=int(workers)), *stage_parts(float(pause)))
 
 
 if __name__ == "__main__":
