@@ -177,6 +177,7 @@ def save_tensors(
     temporary = temporary or temporary_path(path)
     try:
         save_file(dict(tensors), temporary, {"format": "pt", **metadata})
+        os.chmod(temporary, 0o644)  # safetensors' files are for their owner only
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

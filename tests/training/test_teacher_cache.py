@@ -94,6 +94,7 @@ def test_features_are_the_encoders(images: TeacherImages, options: EncodingOptio
     positions = cache.read_positions()
     assert positions is not None and torch.equal(positions, build_small_encoder().pos_embed)
     assert not list(options.out.glob(".*"))
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in options.out.iterdir())
 
 
 def test_goes_on_after_a_stop(
