@@ -54,14 +54,21 @@ def verify(
 
 @models_app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="Official file, or folder with an official set.")],
-    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    source: Annotated[
+        str, typer.Argument(help="Official file, folder with an official set, or a model of ours.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The file to write: .safetensors, or .pth.")],
+    official: Annotated[
+        bool, typer.Option("--official", help="Official key names, as for a .pth target.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the target if it exists.")] = False,
 ) -> None:
-    """Write official weights as one safetensors file with its configuration inside."""
+    """Write weights as one safetensors file with its configuration, or in the official layout."""
     from ovsam_cli.model.checkpoint import convert_model
+    from ovsam_cli.model.official_export import OFFICIAL_SUFFIX, export_official
 
     console = Console()
     with one_line_errors(console):
-        convert_model(source, target, overwrite=overwrite, on_message=console.say)
+        write = export_official if official or target.suffix == OFFICIAL_SUFFIX else convert_model
+        write(source, target, overwrite=overwrite, on_message=console.say)
         console.result(str(target))

