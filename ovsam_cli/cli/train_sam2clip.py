@@ -65,7 +65,8 @@ def cache_teacher(
             )
         if summary.num_skipped:
             console.say(f"{summary.num_skipped} images failed: see {out / 'skipped.jsonl'}")
-        console.result(str(out))
+        if _is_first_rank():
+            console.result(str(out))
         raise typer.Exit(ExitCode.SOME_FAILED if summary.num_skipped else ExitCode.FINISHED)
 
 
@@ -161,4 +162,5 @@ def sam2clip(
             summary = train_sam2clip(options, listeners)
         if not summary.training.is_finished:
             console.say(f"stopped after {summary.training.steps} steps. {RESUME}")
-        console.result(str(summary.neck_path))
+        if _is_first_rank():
+            console.result(str(summary.neck_path))
