@@ -8,7 +8,7 @@ to keep, and the number of loader workers changes nothing.
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -138,11 +138,10 @@ def iter_batches(
     Raises:
         InputError: the source's own.
     """
-    indices = [order.index(step, part) for step in steps for part in range(order.accumulate)]
     loader: DataLoader[B | _Refusal] = DataLoader(
         _WithRefusals(source),
         batch_size=None,
-        sampler=indices,
+        sampler=_Indices(order, steps),
         collate_fn=_as_it_is,
         num_workers=num_workers,
         prefetch_factor=PREFETCHED if num_workers else None,
@@ -160,6 +159,19 @@ class _Refusal:
     """A worker's InputError: the loader itself would put the worker's traceback into its text."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Indices:
+    """Numbers of our micro-batches, made as they are needed: a long run has millions."""
+
+    order: BatchOrder
+    steps: range
+
+    def __iter__(self) -> Iterator[int]:
+        for step in self.steps:
+            for part in range(self.order.accumulate):
+                yield self.order.index(step, part)
 
 
 class _WithRefusals(Dataset["B | _Refusal"], Generic[B]):

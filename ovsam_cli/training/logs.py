@@ -176,5 +176,7 @@ def _drop_lines(path: Path, key: str, start: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read_log(path) if int(row[key]) < start]
+    if len(kept) == path.read_bytes().count(b"\n"):
+        return  # nothing to drop, nothing torn
     with write_whole_file(path) as file:
         file.writelines(json.dumps(row).encode() + b"\n" for row in kept)

@@ -15,13 +15,15 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class StopSignals:
-    """Notes the first signal instead of acting on it; a second one acts at once.
+    """Notes a signal instead of acting on it; the same one again acts at once.
 
+    (Another one does not: torchrun answers Ctrl-C, which its processes got too, with SIGTERM.)
     Outside the main thread, where Python handles no signals, it notes nothing.
     """
 
     def __init__(self) -> None:
         self.number = 0
+        self._noted: set[int] = set()
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -41,10 +43,11 @@ class StopSignals:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if number in self._noted:
             self._restore()
             signal.raise_signal(number)
-        self.number = number
+        self._noted.add(number)
+        self.number = self.number or number
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

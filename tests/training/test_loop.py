@@ -180,6 +180,24 @@ def test_signal_finishes_the_step_saves_and_takes_its_course(
     assert_same_runs(options.folder, whole.folder)
 
 
+def test_same_signal_again_acts_at_once(options: LoopOptions) -> None:
+    """Another one does not: it is torchrun's answer to the first."""
+    seen: list[int] = []
+
+    def stop(step: int) -> None:
+        seen.append(step)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        seen.append(-step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(ToyLosses(), ToySource(), options, device=CPU, on_step=stop)
+    assert seen == [1]
+    assert not (options.folder / LAST_NAME).exists()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
 def test_refusal_of_the_source_arrives_as_it_is(options: LoopOptions) -> None:
     """From a worker too, without the worker's traceback in its text."""
     for workers in (0, 1):
