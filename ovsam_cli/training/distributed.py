@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -162,8 +163,13 @@ class SharedLosses(nn.Module):
         self._inner = module
         self._parallel: DistributedDataParallel | None = None
         if ranks.world_size > 1:
-            # Buffers are constants of frozen parts: sending them each time would be a waste.
-            self._parallel = DistributedDataParallel(_TouchingAll(module), broadcast_buffers=False)
+            with warnings.catch_warnings():
+                # torch 2.15 has another name for the argument, 2.6 has this one only.
+                warnings.simplefilter("ignore", FutureWarning)
+                # Buffers are constants of frozen parts: sending them each time would be a waste.
+                self._parallel = DistributedDataParallel(
+                    _TouchingAll(module), broadcast_buffers=False
+                )
 
     def forward(self, batch: object, generator: torch.Generator) -> dict[str, Tensor]:
         """Named scalar losses of this rank's batch."""
