@@ -148,9 +148,9 @@ def _cut_fast(path: Path, window: Window) -> RgbArray:
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything
-        raise ImageError(
-            f"{path}: {error or type(error).__name__}", reason="decode_error"
-        ) from error
+        read_image(path, apply_exif=False)  # says better what is wrong
+        message = f"{path}: {error or type(error).__name__}"
+        raise ImageError(message, reason="decode_error") from error
     return np.asarray(part)
 
 
