@@ -85,8 +85,8 @@ def test_speaks_of_every_command(ovsam: Callable[..., Result]) -> None:
 
 def test_train_commands_have_their_options(ovsam: Callable[..., Result]) -> None:
     shown = README.replace("\\\n", " ")
-    for command in ("scenes", "clip2sam"):
-        lines = re.findall(rf"^ovsam train {command} .*$", shown, flags=re.MULTILINE)
+    for command in ("scenes", "cache-teacher", "sam2clip", "clip2sam"):
+        lines = re.findall(rf"ovsam train {command} .*$", shown, flags=re.MULTILINE)
         assert lines
         known = ovsam("train", command, "--help").stdout
         for option in re.findall(r"--[a-z-]+", " ".join(lines)):
