@@ -25,7 +25,8 @@ def scenes(
     out: Annotated[Path, typer.Argument(help="Folder for images and instances.json.")],
     sources: Annotated[Path, typer.Option(help="Folder of the downloaded drawings and models.")],
     kind: Annotated[
-        Literal["composed", "rendered"], typer.Option(help="Drawings, or 3D models.")
+        Literal["composed", "rendered", "pages"],
+        typer.Option(help="Drawings, 3D models, or crowded pages of named drawings."),
     ] = "composed",
     count: Annotated[int, typer.Option(min=1, help="Scenes of all processes together.")] = 100,
     start: Annotated[int, typer.Option(min=0, help="First scene of this process.")] = 0,
@@ -41,13 +42,14 @@ def scenes(
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
         from ovsam_cli.training.scenes.catalog import write_attributions
         from ovsam_cli.training.scenes.composed import compose_scenes, write_composed_attributions
+        from ovsam_cli.training.scenes.pages import compose_pages
         from ovsam_cli.training.scenes.render import render_scenes
         from ovsam_cli.training.scenes.sidecars import assemble_annotations
         from ovsam_cli.training.scenes.sources import download_sources
 
         download_sources(sources, on_package_done=lambda one: console.say(f"{one.package} ready"))
-        make = compose_scenes if kind == "composed" else render_scenes
-        written = make(
+        makers = {"composed": compose_scenes, "rendered": render_scenes, "pages": compose_pages}
+        written = makers[kind](
             sources,
             out,
             count=count,

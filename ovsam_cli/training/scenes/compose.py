@@ -5,12 +5,14 @@ silhouettes filled with photographic surfaces, often those of the ground itself,
 there neither color nor a paste edge gives an object away, as in photographs.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ovsam_cli.structures import BoolArray
 from ovsam_cli.training.scenes.appearance import (
     Light,
     SurfaceKind,
@@ -141,16 +143,28 @@ def compose_scene(assets: SceneAssets, rng: np.random.Generator) -> ComposedScen
         colors = paint(image, rng, kind.surface, assets.bank, background)
         alpha = soften_edge(image.getchannel("A"), rng)
         colors = shade(colors, np.asarray(alpha), light, rng)
-        full_areas.append(_paste(canvas, owners, number, colors, alpha, placement, light))
+        full_areas.append(paste_object(canvas, owners, number, colors, alpha, placement, light))
     rgb = photograph(np.asarray(canvas), rng)
     objects = []
-    for number, placement in enumerate(placements):
-        mask = owners == number
-        area = int(mask.sum())
-        if area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * full_areas[number]):
-            kind = kinds[placement.group]
-            objects.append(SceneObject(kind.name, kind.source, mask))
+    for number, mask in iter_visible_masks(owners, full_areas):
+        kind = kinds[placements[number].group]
+        objects.append(SceneObject(kind.name, kind.source, mask))
     return ComposedScene(rgb=rgb, objects=tuple(objects))
+
+
+def iter_visible_masks(
+    owners: np.ndarray, full_areas: Sequence[int]
+) -> Iterator[tuple[int, BoolArray]]:
+    """Numbers and masks of the objects of which enough is left to see.
+
+    Args:
+        owners: (H, W) int16, the number of the foremost object of each pixel, or -1.
+        full_areas: how many pixels of the frame each object covers itself.
+    """
+    for number, full_area in enumerate(full_areas):
+        mask: BoolArray = owners == number
+        if int(mask.sum()) >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * full_area):
+            yield number, mask
 
 
 def _sample_background(
@@ -189,7 +203,7 @@ def _sample_kind(assets: SceneAssets, rng: np.random.Generator, *, drawn: bool) 
     return _Kind(rgba, "", source, surfaces[rng.choice(3, p=(0.4, 0.3, 0.3))])
 
 
-def _paste(
+def paste_object(
     canvas: Image.Image,
     owners: np.ndarray,
     number: int,
@@ -198,7 +212,20 @@ def _paste(
     placement: Placement,
     light: Light,
 ) -> int:
-    """Draw shadow and object, claim its pixels, and return how many it covers in the frame."""
+    """Draw an object and its shadow, and claim its pixels; both canvases change in place.
+
+    Args:
+        canvas: the scene so far, RGB.
+        owners: (H, W) int16, the number of the foremost object of each pixel, or -1.
+        number: of this object.
+        colors: (h, w, 3) uint8.
+        alpha: L picture of the same size; from ALPHA_CUT on a pixel is the object's.
+        placement: where its center lies.
+        light: light of the scene.
+
+    Returns:
+        How many pixels of the frame the object covers.
+    """
     left = round(placement.center_xy[0] - alpha.width / 2)
     top = round(placement.center_xy[1] - alpha.height / 2)
     if light.shadow_opacity > 0:

@@ -1,6 +1,6 @@
 """Composed scenes as files: images, sidecars, and the licences of what they are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,11 @@ from PIL import Image
 
 from ovsam_cli.errors import InputError, OutputError
 from ovsam_cli.outputs.files import write_whole_file
-from ovsam_cli.training.scenes.compose import compose_scene, load_scene_assets
+from ovsam_cli.training.scenes.compose import (
+    ComposedScene,
+    compose_scene,
+    load_scene_assets,
+)
 from ovsam_cli.training.scenes.sidecars import is_scene_done, scene_file_name, write_sidecar
 from ovsam_cli.training.scenes.sources import (
     ALL_PACKAGES,
@@ -56,14 +60,43 @@ def compose_scenes(
         InputError: `start` or `stride` make no sense, or an archive is missing.
         OutputError: `out` cannot be written.
     """
-    if start < 0 or stride < 1:
-        raise InputError(f"start {start}, stride {stride}: wanted start >= 0 and stride >= 1")
-    todo = [index for index in range(start, count, stride) if not is_scene_done(out, index)]
+    todo = find_missing_scenes(out, count, start, stride)
     if not todo:
         return 0
     assets = load_scene_assets(sources, split)
-    for index in todo:
-        scene = compose_scene(assets, scene_rng(seed, split, index))
+    write_scenes(
+        out,
+        todo,
+        lambda index: compose_scene(assets, scene_rng(seed, split, index)),
+        on_image_done,
+    )
+    return len(todo)
+
+
+def find_missing_scenes(out: Path, count: int, start: int, stride: int) -> list[int]:
+    """Those of the scenes `start, start + stride, ...` below `count` that `out` does not hold.
+
+    Raises:
+        InputError: `start` or `stride` make no sense.
+    """
+    if start < 0 or stride < 1:
+        raise InputError(f"start {start}, stride {stride}: wanted start >= 0 and stride >= 1")
+    return [index for index in range(start, count, stride) if not is_scene_done(out, index)]
+
+
+def write_scenes(
+    out: Path,
+    indices: Sequence[int],
+    compose: Callable[[int], ComposedScene],
+    on_image_done: Callable[[int], None] | None,
+) -> None:
+    """Compose scenes and write each as an image and, last, its sidecar.
+
+    Raises:
+        OutputError: `out` cannot be written.
+    """
+    for index in indices:
+        scene = compose(index)
         path = out / "images" / scene_file_name(index)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +106,6 @@ def compose_scenes(
         write_sidecar(out, path.name, scene.rgb.shape[:2], scene.objects)
         if on_image_done is not None:
             on_image_done(index)
-    return len(todo)
 
 
 def composed_attributions(split: Split) -> tuple[str, ...]:
