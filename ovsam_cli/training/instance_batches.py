@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ovsam_cli.errors import ImageError, InputError
 from ovsam_cli.model.prompt_encoder import ModelPrompts
-from ovsam_cli.structures import BoolArray, FloatArray, IntArray
+from ovsam_cli.structures import FloatArray, IntArray
 from ovsam_cli.training.augmentation import (
     AugmentationOptions,
     CutMasks,
@@ -23,41 +23,21 @@ from ovsam_cli.training.augmentation import (
     to_pixels,
 )
 from ovsam_cli.training.batches import SkippedImage
-from ovsam_cli.training.instance_sets import NO_LABEL, TrainingSet
+from ovsam_cli.training.instance_sets import TrainingSet
 from ovsam_cli.training.prompt_sampling import (
     DrawnPrompts,
     PromptRule,
     PublishedPrompts,
-    add_box_noise,
     to_model_prompts,
+)
+from ovsam_cli.training.region_sampling import (
+    NamedRegions,
+    RegionOptions,
+    draw_regions,
+    join_regions,
 )
 
 MAX_ATTEMPTS = 50  # images tried for one view
-
-
-@dataclass(frozen=True, slots=True)
-class NamedRegions:
-    """R boxes to name that are not those of the prompts.
-
-    Attributes:
-        boxes_xyxy: (R, 4) float, padded model frame.
-        labels: (R,) int64 rows of the text embeddings; K is background.
-        image_index: (R,) int64.
-    """
-
-    boxes_xyxy: Tensor
-    labels: Tensor
-    image_index: Tensor
-
-    def to(self, device: torch.device) -> Self:
-        """The same on `device`."""
-        return replace(
-            self,
-            **{
-                name: getattr(self, name).to(device, non_blocking=True)
-                for name in ("boxes_xyxy", "labels", "image_index")
-            },
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +80,6 @@ class InstanceBatch:
         prompts = self.prompts.to(device)
         regions = None if self.regions is None else self.regions.to(device)
         return replace(self, prompts=prompts, regions=regions, **moved)
-
-
-@dataclass(frozen=True, slots=True)
-class RegionOptions:
-    """Boxes to name: every object's own, noisy copies, and boxes without an object.
-
-    Attributes:
-        num_noisy: copies of each object's box with a mask's faults.
-        noise: deviation of a side, as a share of the box.
-        num_background: boxes a view that objects fill by less than a tenth.
-        min_side, max_side: of those, in pixels of the model frame.
-    """
-
-    num_noisy: int = 1
-    noise: float = 0.08
-    num_background: int = 2
-    min_side: float = 16.0
-    max_side: float = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +204,7 @@ class InstanceSource:
         labels = image.labels[objects.rows]
         regions = None
         if options.regions is not None:
-            regions = _draw_regions(objects, labels, options.regions, options.num_categories, rng)
+            regions = draw_regions(objects, labels, options.regions, options.num_categories, rng)
         return _View(
             pixels=to_pixels(rgb, augmentation.model_size, options.pixel_mean, options.pixel_std),
             input_hw=window.input_hw,
@@ -251,46 +213,6 @@ class InstanceSource:
             drawn=options.prompts.draw(objects, rng),
             regions=regions,
         )
-
-
-def _draw_regions(
-    objects: CutMasks,
-    labels: IntArray,
-    options: RegionOptions,
-    num_categories: int,
-    rng: np.random.Generator,
-) -> tuple[FloatArray, IntArray]:
-    """(R, 4) boxes and (R,) labels of one view; objects without a class give none."""
-    size = objects.masks.shape[-1]
-    named = labels != NO_LABEL
-    boxes, names = objects.boxes_xyxy[named], labels[named]
-    found = [boxes]
-    found += [add_box_noise(boxes, size, options.noise, rng) for _ in range(options.num_noisy)]
-    rows = [names] * len(found)
-    if options.num_background:
-        occupied: BoolArray = np.logical_or.reduce(objects.masks[:, ::4, ::4])
-        empty = _find_empty_boxes(occupied, size, options, rng)
-        found.append(empty)
-        rows.append(np.full(len(empty), num_categories, np.int64))
-    return np.concatenate(found), np.concatenate(rows)
-
-
-def _find_empty_boxes(
-    occupied: BoolArray, size: int, options: RegionOptions, rng: np.random.Generator
-) -> FloatArray:
-    """At most `num_background` random boxes; `occupied` has every fourth pixel of the frame."""
-    found = []
-    low, high = np.log(options.min_side), np.log(min(options.max_side, size / 2))
-    for _ in range(5 * options.num_background):
-        sides = np.exp(rng.uniform(low, high, 2))
-        left, top = rng.uniform(0, size - sides)
-        box = np.asarray((left, top, left + sides[0], top + sides[1]), np.float32)
-        x0, y0, x1, y1 = (box / 4).astype(int).tolist()
-        if occupied[y0 : y1 + 1, x0 : x1 + 1].mean() < 0.1:
-            found.append(box)
-        if len(found) == options.num_background:
-            break
-    return np.asarray(found, np.float32).reshape(-1, 4)
 
 
 def _join_views(views: Sequence[_View], skipped: tuple[SkippedImage, ...]) -> InstanceBatch:
@@ -310,18 +232,6 @@ def _join_views(views: Sequence[_View], skipped: tuple[SkippedImage, ...]) -> In
         mask_index=index,
         labels=torch.from_numpy(labels[mask_index]),
         boxes_xyxy=torch.from_numpy(boxes[mask_index]),
-        regions=_join_regions(views),
+        regions=join_regions([view.regions for view in views]),
         skipped=skipped,
-    )
-
-
-def _join_regions(views: Sequence[_View]) -> NamedRegions | None:
-    found = [view.regions for view in views if view.regions is not None]
-    if not found:
-        return None
-    counts = torch.tensor([len(boxes) for boxes, _ in found])
-    return NamedRegions(
-        boxes_xyxy=torch.from_numpy(np.concatenate([boxes for boxes, _ in found])),
-        labels=torch.from_numpy(np.concatenate([labels for _, labels in found])),
-        image_index=torch.arange(len(found)).repeat_interleave(counts),
     )

@@ -7,8 +7,8 @@ from typing import Literal
 
 from ovsam_cli.training.augmentation import AugmentationOptions
 from ovsam_cli.training.clip2sam import Clip2SamOptions, MapNoise
-from ovsam_cli.training.instance_batches import RegionOptions
 from ovsam_cli.training.prompt_sampling import MixedPrompts, PromptRule, PublishedPrompts
+from ovsam_cli.training.region_sampling import RegionOptions
 
 RecipeName = Literal["coco", "lvis", "tiny"]
 ClassSplit = Literal["all", "coco48", "lvis-norare"]

@@ -17,12 +17,12 @@ from ovsam_cli.training.clip2sam import Clip2SamLosses, Clip2SamOptions, MapNois
 from ovsam_cli.training.instance_batches import (
     InstanceBatch,
     InstanceSource,
-    RegionOptions,
     SourceOptions,
     WeightedSet,
 )
 from ovsam_cli.training.instance_sets import PackedSet
 from ovsam_cli.training.prompt_sampling import PublishedPrompts
+from ovsam_cli.training.region_sampling import RegionOptions
 
 IOU_CONFIG = replace(SMALL, iou_head=True, num_point_masks=3)
 

@@ -13,12 +13,12 @@ from ovsam_cli.training.augmentation import AugmentationOptions
 from ovsam_cli.training.instance_batches import (
     InstanceBatch,
     InstanceSource,
-    RegionOptions,
     SourceOptions,
     WeightedSet,
 )
 from ovsam_cli.training.instance_sets import PackedSet
 from ovsam_cli.training.prompt_sampling import MixedPrompts, PublishedPrompts
+from ovsam_cli.training.region_sampling import RegionOptions
 
 SIZE, NUM_CATEGORIES = 96, 2
 GENTLE = AugmentationOptions(SIZE, (0.9, 1.1), is_exact=False)
