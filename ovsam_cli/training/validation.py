@@ -28,12 +28,13 @@ class ImageEncoder:
     Args:
         model: in evaluation mode.
         folder: where trunk maps are kept in half precision between validations and runs, so that
-            each image is encoded once; None when the trunk itself is trained.
+            each image is encoded once; each trunk has a folder of its own in it, so that maps
+            of another one are never read. None when the trunk itself is trained.
     """
 
     def __init__(self, model: OVSAM, folder: Path | None) -> None:
         self.model = model
-        self.folder = folder
+        self.folder = None if folder is None else folder / compute_trunk_fingerprint(model)[:16]
 
     def encode_image(self, image: InstanceImage) -> tuple[ImageFeatures, ImageGeometry]:
         """Features of one image with the model's present weights."""
@@ -79,6 +80,22 @@ class ImageEncoder:
             std=config.pixel_std,
         )
         return self.model.backbone(torch.from_numpy(pixels)[None].to(device))
+
+
+def compute_trunk_fingerprint(model: OVSAM) -> str:
+    """SHA-256 of all that decides the trunk's maps of an image, as hexadecimal digits.
+
+    These are the trunk's weights, to the bit, and how images are resized and normalized for it.
+    """
+    config = model.config
+    digest = hashlib.sha256()
+    digest.update(repr((config.model_size, config.pixel_mean, config.pixel_std)).encode())
+    for name, tensor in sorted(model.get_submodule("backbone").state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        # Flat first: a view as bytes needs a dimension, which counters do not have.
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
 
 
 def build_validation(
