@@ -19,6 +19,7 @@ from ovsam_cli.training.instance_batches import WeightedSet
 from ovsam_cli.training.instance_sets import PackedSet, TrainingSet, match_categories
 from ovsam_cli.training.recipes import ClassSplit
 from ovsam_cli.training.sa1b import IMAGE_PATTERN, Sa1bSet
+from ovsam_cli.training.scenes.sidecars import UNNAMED
 from ovsam_cli.vocabulary import (
     Category,
     Vocabulary,
@@ -152,10 +153,12 @@ def _open(spec: DataSpec) -> InstanceDataset | Sa1bSet:
 
 
 def _gather_names(datasets: Iterable[InstanceDataset]) -> Vocabulary:
-    """Every name of the data sets, once."""
+    """Every name of the data sets, once; what scenes call their unnamed objects is none."""
     found: dict[str, Category] = {}
     for dataset in datasets:
         for name in dataset.category_names.values():
+            if name == UNNAMED:
+                continue
             category = Category(len(found) + 1, name, clean_names(name))
             found.setdefault(normalize_name(name), category)
     return Vocabulary("data", tuple(found.values()), source="names of the training data")

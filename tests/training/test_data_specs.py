@@ -18,6 +18,7 @@ from ovsam_cli.training.data_specs import (
     parse_data_spec,
 )
 from ovsam_cli.training.sa1b import Sa1bSet
+from ovsam_cli.training.scenes.sidecars import UNNAMED
 from ovsam_cli.vocabulary import read_vocabulary
 
 
@@ -64,6 +65,13 @@ def test_the_datas_own_names(tmp_path: Path) -> None:
     assert [one.weight for one in data.sets] == [1.0, 2.0]
     assert data.sets[1].images.read(0).labels.tolist() == [1, 2]
     assert data.num_images == 6
+
+
+def test_unnamed_objects_of_scenes_teach_masks_only(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "one", names=("disc", UNNAMED))
+    data, _ = open_data(DataSpec(tmp_path / "one"))
+    assert data.trained_on == ("disc",)
+    assert data.sets[0].images.read(0).labels.tolist() == [0, -1]
 
 
 def test_names_without_a_row_are_told_once(tmp_path: Path) -> None:

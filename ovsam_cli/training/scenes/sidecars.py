@@ -20,6 +20,7 @@ from ovsam_cli.masks import encode_mask, mask_boxes, xyxy_to_xywh
 from ovsam_cli.structures import BoolArray, Rle
 
 MIN_OBJECT_AREA = 1  # pixels; generators apply their own, higher limits
+UNNAMED = "object"  # category of the objects that teach masks only
 
 
 class SidecarObject(TypedDict):
@@ -148,7 +149,7 @@ def assemble_annotations(out: Path) -> Path:
             f"{out / 'scenes'}: no scene sidecars; make scenes first with `ovsam train scenes`"
         )
     names = sorted(
-        {found["name"] or "object" for sidecar in sidecars for found in sidecar["objects"]}
+        {found["name"] or UNNAMED for sidecar in sidecars for found in sidecar["objects"]}
     )
     category_ids = {name: number for number, name in enumerate(names, start=1)}
     images: list[dict[str, str | int]] = []
@@ -167,7 +168,7 @@ def assemble_annotations(out: Path) -> Path:
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": category_ids[found["name"] or "object"],
+                    "category_id": category_ids[found["name"] or UNNAMED],
                     "segmentation": found["segmentation"],
                     "bbox": found["bbox"],
                     "area": found["area"],

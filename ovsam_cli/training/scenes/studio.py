@@ -1,9 +1,11 @@
 """The Blender side: build a stage with bpy, answer probes with rays, render image and object ids.
 
-Only this module imports bpy, inside its functions; it needs the `scenes` extra.
+Only this module imports bpy, inside its functions; no extra brings it (pyproject.toml says why).
 """
 
+import io
 import math
+from contextlib import redirect_stderr
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +29,13 @@ def import_bpy() -> ModuleType:
         InputError: it is not installed.
     """
     try:
-        blender = import_module("bpy")
+        # A part of it is built for numpy 1 and says so at length; pictures do without that part.
+        with redirect_stderr(io.StringIO()):
+            blender = import_module("bpy")
     except ImportError as error:
         raise InputError(
-            "rendered scenes need Blender's bpy module: install ovsam-cli with the extra [scenes]"
+            "rendered scenes need Blender's bpy module; with Python 3.11: "
+            "pip install --no-deps 'bpy>=5.0.1,<6'"
         ) from error
     return blender
 
