@@ -6,7 +6,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --previews all \
 	--min-region 150 --restart
 
-.PHONY: demo test parity clean
+# What the bundled model is rebuilt in; kept by `make clean`, for it takes hours to make.
+TINY ?= build/tiny
+BPY := bpy>=5.0.1,<6
+
+.PHONY: demo test parity train-smoke train-tiny clean
 
 demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
@@ -22,6 +26,15 @@ test: $(VENV)/.installed-dev
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity tests/model
 
+# Every training stage for a few steps, with two processes, kills and the trained model's labels.
+train-smoke: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow or not slow" --durations=0 tests/training/test_train_smoke.py
+
+# Scenes, masks, names: killed and run again it goes on. Settings: scripts/train-tiny.
+train-tiny: $(VENV)/.installed-scenes
+	@TINY="$(TINY)" PYTHON="$(CURDIR)/$(BIN)/python" OVSAM="$${OVSAM:-$(CURDIR)/$(BIN)/ovsam}" \
+		bash scripts/train-tiny
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -35,5 +48,13 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+# Blender's bpy asks for an old numpy and runs with a new one, so it comes without its wishes.
+$(VENV)/.installed-scenes: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (PyTorch is large: a few minutes the first time)"
+	@$(PIP_INSTALL) -e '.[scenes]'
+	@[ "$(N_RENDERED)" = 0 ] || [ -n "$(RENDER)" ] || $(PIP_INSTALL) --no-deps '$(BPY)' || \
+		{ echo "No bpy for this Python: see docs/training.md, The bundled model"; exit 1; }
+	@touch $@ $(VENV)/.installed
+
 clean:
-	rm -rf $(VENV) demo-output build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo-output $(filter-out build/tiny,$(wildcard build/*)) dist .mypy_cache .ruff_cache .pytest_cache
