@@ -1,0 +1,184 @@
+"""Figures as tables: for the terminal, and between the markers of a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from figure_speed import Speed
+from figures import SIZES, SetFigures
+
+from ovsam_cli.errors import InputError
+from ovsam_cli.evaluation.bootstrap import Estimate
+from ovsam_cli.outputs.files import write_whole_file
+
+START, END = "<!-- figures -->", "<!-- /figures -->"
+NAME_ROWS = {
+    "": "both branches",
+    "head ": "head alone",
+    "clip ": "second branch alone",
+    "near ": "both, names near an ImageNet class",
+    "center ": "both, centre points",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What was measured.
+
+    Attributes:
+        name: of the model.
+        file_name, weights_sha256, weights_bytes: of its file, or of its files together.
+        num_parameters: of all parts.
+        iou_head: whether it predicts the IoU of its masks.
+    """
+
+    name: str
+    file_name: str
+    weights_sha256: str
+    weights_bytes: int
+    num_parameters: int
+    iou_head: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Where and with what: hardware, load of the machine, versions by package, day."""
+
+    cpu: str
+    num_cores: int
+    num_threads: int
+    load_average: float
+    versions: dict[str, str]
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One measurement of a model."""
+
+    model: ModelFacts
+    circumstances: Circumstances
+    speed: Speed
+    sets: tuple[SetFigures, ...]
+
+
+def draw_tables(figures: Figures) -> str:
+    """Markdown of everything, without headings."""
+    model, place, speed = figures.model, figures.circumstances, figures.speed
+    versions = ", ".join(f"{name} {version}" for name, version in place.versions.items())
+    about = (
+        f"Measured on {place.date} with {versions}; weights `{model.file_name}`, SHA-256 "
+        f"`{model.weights_sha256[:16]}...`. In brackets: 95 % intervals, images drawn "
+        "1,000 times."
+    )
+    size = (
+        f"Size: {model.weights_bytes / 1e6:.1f} MB, {model.num_parameters / 1e6:.2f} million "
+        f"parameters. Speed: **{speed.images_per_second:.1f} images/s** with one box each "
+        f"(median of {speed.num_images}, {place.num_threads} threads, {place.cpu}, load average "
+        f"{place.load_average:.1f} on {place.num_cores} cores while measuring); "
+        f"{speed.cpu_seconds_per_image:.2f} s of processor time an image."
+    )
+    tables = [draw_mask_table(figures.sets), draw_name_table(figures.sets)]
+    if model.iou_head:
+        tables.append(draw_quality_table(figures.sets))
+    return "\n\n".join([about, *tables, size])
+
+
+def draw_mask_table(sets: Sequence[SetFigures]) -> str:
+    """Mean IoU by prompt and size, with what costs nothing."""
+    rows = [
+        [_describe(one), label, *(_plain(one, f"{key} {size}") for size in SIZES), _bold(one, key)]
+        for one in sets
+        for key, label in (
+            ("box", "box"),
+            ("center", "centre point"),
+            ("ellipse", "(ellipse in the box)"),
+            ("filled box", "(box filled)"),
+        )
+    ]
+    header = ["held-out data", "prompt", *SIZES, "all: mean IoU"]
+    return _draw(header, rows)
+
+
+def draw_name_table(sets: Sequence[SetFigures]) -> str:
+    """Top-1 and top-5 by branch, and how far scores can be believed."""
+    rows = []
+    for one in sets:
+        names = f"{one.num_names} (`{one.vocabulary}`) for {one.num_named} objects"
+        for prefix, label in NAME_ROWS.items():
+            if f"{prefix}top1" in one.estimates:
+                shares = [_bold(one, f"{prefix}top1"), _bold(one, f"{prefix}top5")]
+                count = one.estimates[f"{prefix}top1"].num_instances
+                part = "" if count == one.num_named else f": {count} objects"
+                rows.append([_describe(one), names, label + part, *shares])
+        rows.append([_describe(one), names, "(the commonest name)", _plain(one, "majority"), ""])
+        if one.calibration_error is not None:
+            error = _share(one.calibration_error)
+            rows.append([_describe(one), names, "(calibration error of scores)", error, ""])
+    return _draw(["held-out data", "names", "named by", "top-1", "top-5"], rows)
+
+
+def draw_quality_table(sets: Sequence[SetFigures]) -> str:
+    """How far predicted IoUs are from the true ones."""
+    rows = [
+        [_describe(one), _plain(one, "box IoU error"), _plain(one, "center IoU error")]
+        for one in sets
+    ]
+    header = ["mean error of the predicted IoU", "box prompts", "centre points"]
+    return _draw(header, rows)
+
+
+def fill_card(card: Path, figures: Figures) -> None:
+    """Put the tables between the two markers of a Markdown file; the rest stays.
+
+    Raises:
+        InputError: the file is missing, or has not each marker once, in order.
+        OutputError: the file cannot be written.
+    """
+    try:
+        text = card.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{card}: cannot be read: {error.strerror}") from error
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end) or START in rest or END in after:
+        raise InputError(f"{card}: expected {START} and then {END}, each once")
+    with write_whole_file(card) as file:
+        tables = draw_tables(figures)
+        file.write(f"{before}{START}\n\n{tables}\n\n{END}{after}".encode())
+
+
+def _draw(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; a first cell like that of the row above is left empty."""
+    shown = [[*row] for row in rows]
+    for number in range(len(rows) - 1, 0, -1):
+        for column in range(min(2, len(header) - 1)):
+            if rows[number][: column + 1] == rows[number - 1][: column + 1]:
+                shown[number][column] = ""
+    lines = [list(header), ["---"] * len(header), *shown]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _describe(one: SetFigures) -> str:
+    return f"{one.name}: {one.num_images} images, {one.num_instances} objects"
+
+
+def _plain(one: SetFigures, key: str) -> str:
+    estimate = one.estimates.get(key)
+    return "" if estimate is None else _share(estimate.mean)
+
+
+def _bold(one: SetFigures, key: str) -> str:
+    estimate = one.estimates.get(key)
+    return "" if estimate is None else f"**{_share(estimate.mean)}** {_interval(estimate)}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"[{_share(estimate.low)}, {_share(estimate.high)}]"
+
+
+def _share(value: float) -> str:
+    """Three decimals without the zero before the point, as in the other tables."""
+    return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.2f}"
