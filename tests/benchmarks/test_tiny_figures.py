@@ -1,0 +1,167 @@
+"""Figures of a model card: parts with known answers, and one run of the script on a small model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_figures
+import torch
+from builders import disc_mask
+from figure_answers import find_near, find_rows, rank_names, read_annotated_set
+from figure_tables import END, START, fill_card
+from figures import mark_commonest, split_by_area
+from PIL import Image
+from small_model import write_iou_checkpoint
+
+from ovsam_cli.errors import InputError
+from ovsam_cli.masks import encode_mask
+from ovsam_cli.vocabulary import read_vocabulary
+
+
+@pytest.fixture(scope="module")
+def iou_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small model that predicts the IoU of its masks."""
+    return write_iou_checkpoint(tmp_path_factory.mktemp("weights") / "small-iou.safetensors")
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> str:
+    """`scenes=...` with two images of a cat and a dog each, and one image without objects."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    images, annotations = [], []
+    for number in range(1, 4):
+        images.append({"id": number, "file_name": f"{number}.png", "height": 48, "width": 64})
+        pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    for image_id, category, radius in ((1, 5, 4), (1, 7, 12), (3, 5, 9), (3, 7, 15)):
+        annotations.append(
+            {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": category,
+                "segmentation": encode_mask(disc_mask(radius=radius)),
+                "iscrowd": 0,
+            }
+        )
+    categories = [{"id": 5, "name": "cat"}, {"id": 7, "name": "Dog"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    return f"scenes={tmp_path / 'instances.json'}:{tmp_path / 'images'}"
+
+
+def test_set_with_its_own_names(scenes: str) -> None:
+    asked = read_annotated_set(scenes)
+    assert asked.vocabulary.names == ("cat", "Dog")
+    assert [image.image_id for image in asked.dataset.images] == [1, 3]
+    assert asked.true_rows.tolist() == [0, 1, 0, 1]
+    assert asked.image_index.tolist() == [0, 0, 1, 1]
+
+
+def test_set_with_a_vocabulary(scenes: str) -> None:
+    """Names are found whatever their case; the first images alone are taken on demand."""
+    asked = read_annotated_set(f"{scenes}:coco", max_images=1)
+    names = asked.vocabulary.names
+    assert [names[row] for row in asked.true_rows] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("spec", ["a.json:images", "=a:b", "x=a.json", "x=a:b:c:d", "x=a:"])
+def test_wrong_specs(spec: str) -> None:
+    with pytest.raises(InputError, match=r"expected NAME=ANNOTATIONS:IMAGES\[:VOCABULARY\]"):
+        read_annotated_set(spec)
+
+
+def test_rows_by_name_then_synonym() -> None:
+    vocabulary = read_vocabulary("cat, dog, zebra")
+    assert find_rows({4: "Zebra", 9: "cat", 11: "car"}, vocabulary) == {4: 2, 9: 0, 11: -1}
+
+
+def test_near_names() -> None:
+    """Any synonym will do; a cosine of exactly 0.8 is not above it."""
+    names = np.asarray([[[1, 0], [0, 1]], [[0.8, 0.6], [0.8, 0.6]], [[0, -1], [0, -1]]], np.float32)
+    others = np.asarray([[[1, 0]], [[-1, 0]]], np.float32)
+    assert find_near(names, others).tolist() == [True, False, False]
+
+
+def test_ranks() -> None:
+    """The background, the last column, does not compete; -1 where there is no true name."""
+    logits = torch.tensor([[3.0, 1.0, 2.0, 9.0]]).expand(4, -1)
+    assert rank_names(logits, torch.tensor([0, 1, 2, -1])).tolist() == [0, 2, 1, -1]
+
+
+def test_area_classes() -> None:
+    areas = np.asarray([32**2 - 1, 32**2, 96**2 - 1, 96**2])
+    small, medium, large = split_by_area(areas)
+    assert np.stack([small, medium, large]).argmax(axis=0).tolist() == [0, 1, 1, 2]
+
+
+def test_commonest_name() -> None:
+    assert mark_commonest(np.asarray([3, 1, 3, 0])).tolist() == [1, 0, 1, 0]
+    assert mark_commonest(np.empty(0, np.int64)).shape == (0,)
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["tiny_figures.py", *map(str, arguments)])
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # for the tests after this
+    tiny_figures.main()
+
+
+def test_whole_run(
+    scenes: str,
+    iou_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Measured, printed, written, read again, and put into a card."""
+    monkeypatch.setenv("OVSAM_CACHE", str(tmp_path / "cache"))
+    card = tmp_path / "card.md"
+    card.write_text(f"# Card\n{START}\nold\n{END}\nend\n")
+    out = tmp_path / "out"
+    common = ("--model", iou_checkpoint, "--speed-images", "1", "--pictures", "scenes")
+    run_script(monkeypatch, *common, "--data", scenes, "--out", out, "--card", card)
+    printed = capsys.readouterr().out
+    assert "scenes: 2 images, 4 objects" in printed
+    figures = json.loads((out / "figures.json").read_text())
+    estimates = figures["sets"][0]["estimates"]
+    assert 0 <= estimates["box"]["low"] <= estimates["box"]["mean"] <= estimates["box"]["high"] <= 1
+    assert estimates["majority"]["mean"] == 0.5
+    assert estimates["ellipse"]["mean"] > estimates["filled box"]["mean"]
+    assert "box large" not in estimates  # no disc is that large, and JSON has no nan
+    assert "box IoU error" in estimates
+    assert figures["model"]["file_name"] == iou_checkpoint.name  # no folder of this machine
+    assert (out / "failures.jpg").exists()
+    text = card.read_text()
+    assert text.startswith(f"# Card\n{START}\n\nMeasured on ") and text.endswith(f"{END}\nend\n")
+    assert "old" not in text and printed.strip() in text
+    card.write_text(f"{START}{END}")
+    run_script(monkeypatch, "--figures", out / "figures.json", "--card", card)
+    assert printed.strip() in card.read_text()
+
+
+def test_unknown_picture_set(
+    scenes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="--pictures photos: no --data has that name"):
+        run_script(monkeypatch, "--data", scenes, "--pictures", "photos")
+
+
+def test_card_without_markers(tmp_path: Path) -> None:
+    figures = tiny_figures.Figures(  # the tables do not matter: the markers are looked for first
+        model=tiny_figures.ModelFacts("tiny", "tiny.safetensors", "0" * 64, 1, 1, False),
+        circumstances=tiny_figures.Circumstances("cpu", 1, 1, 0.0, {}, "2026-01-01"),
+        speed=tiny_figures.Speed(1.0, 1.0, 1),
+        sets=(),
+    )
+    card = tmp_path / "card.md"
+    for text in ("nothing", START, f"{END}{START}", f"{START}{END}{END}"):
+        card.write_text(text)
+        with pytest.raises(InputError, match="each once"):
+            fill_card(card, figures)
+        assert card.read_text() == text
+    with pytest.raises(InputError, match="cannot be read"):
+        fill_card(tmp_path / "none.md", figures)
