@@ -197,8 +197,7 @@ def find_near(names: FloatArray, others: FloatArray) -> BoolArray:
         others: (N, T, D) float, L2-normalized.
     """
     cosines = names @ others.reshape(-1, others.shape[-1]).T  # (K, S, N * T)
-    is_near: BoolArray = (cosines > NEAR_COSINE).any(axis=(1, 2))
-    return is_near
+    return np.asarray((cosines > NEAR_COSINE).any(axis=(1, 2)))
 
 
 @torch.inference_mode()

@@ -155,7 +155,7 @@ def mark_commonest(rows: IntArray) -> FloatArray:
     """(n,) float32: 1 for the objects of the commonest name; `rows` (n,) are their names."""
     if not len(rows):
         return np.empty(0, np.float32)
-    return (rows == np.bincount(rows).argmax()).astype(np.float32)
+    return np.asarray(rows == np.bincount(rows).argmax(), np.float32)
 
 
 def _or_none(value: float) -> float | None:
