@@ -37,6 +37,7 @@ from figure_speed import Speed, build_labeller, measure_speed
 from figure_tables import Circumstances, Figures, ModelFacts, draw_tables, fill_card
 from figures import measure_set, read_set_figures
 
+from ovsam_cli.cli.memory import keep_freed_memory
 from ovsam_cli.errors import InputError, OvsamError
 from ovsam_cli.evaluation.protocol import PromptKind
 from ovsam_cli.labelling.device import choose_device
@@ -78,6 +79,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> Figures:
     """Measure, and write the picture of failures where it is asked for."""
+    keep_freed_memory()  # as `ovsam label` does
     torch.set_num_threads(arguments.threads)
     sets = [read_annotated_set(spec, max_images=arguments.max_images) for spec in arguments.data]
     unknown = sorted({*arguments.pictures} - {one.name for one in sets})

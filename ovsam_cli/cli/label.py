@@ -98,7 +98,7 @@ def label(
             min=0,
             max=1,
             help="Lowest IoU that the model predicts of its own masks, for models with such a "
-            "head; default 0.88 in grid mode, no filter with prompts.",
+            "head; default in grid mode: the model's (0.88); with prompts no filter.",
             rich_help_panel=NAMES,
         ),
     ] = None,
@@ -189,8 +189,10 @@ def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> int:
     if dry_run:
         console.result(plan.describe())
         return ExitCode.FINISHED
+    from ovsam_cli.cli.memory import keep_freed_memory
     from ovsam_cli.labelling.run import finish_run, open_run  # torch loads here, after the checks
 
+    keep_freed_memory()
     with open_run(plan, on_message=console.say) as run:
         with image_progress(console, len(plan.records), run.num_finished) as on_image_done:
             summary = finish_run(run, on_image_done=on_image_done)

@@ -28,7 +28,8 @@ def clip2sam(
         str, typer.Option(help="rn50x16, tiny, or a .safetensors file to train further.")
     ] = "rn50x16",
     recipe: Annotated[
-        Literal["coco", "lvis", "tiny"], typer.Option(help="Schedule, crops and prompts.")
+        Literal["coco", "lvis", "tiny", "tiny-names"],
+        typer.Option(help="Schedule, crops and prompts."),
     ] = "coco",
     classes: Annotated[
         Literal["all", "coco48", "lvis-norare"] | None,
@@ -84,6 +85,7 @@ def clip2sam(
     """Train masks and names on annotated images; run again to go on."""
     console = Console(quiet=quiet)
     with one_line_errors(console, how_to_resume=RESUME):
+        from ovsam_cli.cli.memory import keep_freed_memory
         from ovsam_cli.errors import InputError
         from ovsam_cli.training.clip2sam_inputs import Clip2SamRunOptions, ModelSource
         from ovsam_cli.training.clip2sam_run import Clip2SamListeners, train_clip2sam
@@ -92,6 +94,7 @@ def clip2sam(
 
         if (val_annotations is None) != (val_images is None):
             raise InputError("--val-annotations and --val-images go together")
+        keep_freed_memory()
         chosen = RECIPES[recipe]
         chosen = replace(
             chosen,

@@ -10,8 +10,6 @@ from ovsam_cli.errors import InputError
 
 # SAM's automatic generator cuts at 0.95 beside its predicted quality; without the latter the
 # same cut loses many good masks, so it is a little lower here.
-GRID_MIN_STABILITY = 0.9
-GRID_MIN_PREDICTED_IOU = 0.88  # as SAM's automatic generator, for models that predict it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +37,9 @@ class LabelOptions:
         prompts_per_batch: prompts a decoder call.
         fusion: `auto` joins both recognition branches, `head` and `clip` use one.
         min_score: lowest score of a name, in [0, 1].
-        min_stability: lowest mask stability; None is 0 with prompts, 0.9 in grid mode.
-        min_predicted_iou: lowest IoU that the model predicts of its own masks; None is 0.88 in
-            grid mode and no filter with prompts. Only for models that predict it.
+        min_stability: lowest mask stability; None is 0 with prompts, the model's own in grid mode.
+        min_predicted_iou: lowest IoU that the model predicts of its own masks; None is the model's
+            own in grid mode and no filter with prompts. Only for models that predict it.
         min_region: islands and holes below this many pixels are removed; 0 keeps all.
         top_k: names kept with each object.
         unknown_name: category of objects below `min_score`; None drops them.
@@ -66,18 +64,21 @@ class LabelOptions:
     num_previews: int | None = 0
     grid: GridOptions | None = None
 
-    @property
-    def stability_cut(self) -> float:
-        """Lowest mask stability of this run."""
+    def stability_cut(self, of_grid: float) -> float:
+        """Lowest mask stability of this run; `of_grid` is the model's in grid mode."""
         if self.min_stability is not None:
             return self.min_stability
-        return 0.0 if self.grid is None else GRID_MIN_STABILITY
+        return 0.0 if self.grid is None else of_grid
 
-    def predicted_iou_cut(self, *, has_iou_head: bool) -> float | None:
-        """Lowest predicted IoU of this run; None for no filter."""
-        if not has_iou_head or self.min_predicted_iou is not None:
+    def predicted_iou_cut(self, of_grid: float | None) -> float | None:
+        """Lowest predicted IoU of this run, None for no filter.
+
+        Args:
+            of_grid: the model's in grid mode; None for a model that predicts none.
+        """
+        if of_grid is None or self.min_predicted_iou is not None:
             return self.min_predicted_iou
-        return None if self.grid is None else GRID_MIN_PREDICTED_IOU
+        return None if self.grid is None else of_grid
 
 
 @dataclass(frozen=True, slots=True)

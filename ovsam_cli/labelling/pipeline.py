@@ -66,14 +66,20 @@ class Labeller:
     @property
     def predicted_iou_cut(self) -> float | None:
         """Lowest predicted IoU of a mask; None keeps all."""
-        return self.options.predicted_iou_cut(has_iou_head=self.model.config.iou_head)
+        config = self.model.config
+        return self.options.predicted_iou_cut(config.grid_min_iou if config.iou_head else None)
+
+    @property
+    def stability_cut(self) -> float:
+        """Lowest stability of a mask."""
+        return self.options.stability_cut(self.model.config.grid_min_stability)
 
     @property
     def postprocess_options(self) -> PostprocessOptions:
         """What is kept of the network's output."""
         return PostprocessOptions(
             min_score=self.options.min_score,
-            min_stability=self.options.stability_cut,
+            min_stability=self.stability_cut,
             min_predicted_iou=self.predicted_iou_cut,
             stability_offset=self.model.config.stability_offset,
             min_region=self.options.min_region,
@@ -153,7 +159,7 @@ def _label_crop(
     kept_masks, measures, kept_rows = [], [], []
     size = labeller.options.prompts_per_batch
     options = DistinctOptions(
-        min_stability=labeller.options.stability_cut,
+        min_stability=labeller.stability_cut,
         min_predicted_iou=labeller.predicted_iou_cut,
         max_iou=grid.nms_iou,
     )

@@ -91,7 +91,7 @@ def build_categories(labeller: Labeller) -> list[CocoCategory]:
 def _resolved_options(labeller: Labeller) -> dict[str, JsonValue]:
     """The run's options, with defaults that depend on the mode or the model filled in."""
     return asdict(labeller.options) | {
-        "min_stability": labeller.options.stability_cut,
+        "min_stability": labeller.stability_cut,
         "min_predicted_iou": labeller.predicted_iou_cut,
     }
 

@@ -40,6 +40,10 @@ OFFICIAL_NOTICE = (
     " S-Lab License 1.0, NON-COMMERCIAL use only; they hold parts of OpenAI's CLIP (MIT) and Meta's"
     " SAM (Apache-2.0)."
 )
+OWN_NOTICE = (
+    "Trained with ovsam by its owner, who says how it may be used; it holds parts of OpenAI's CLIP"
+    " (MIT) and started from Meta's SAM (Apache-2.0)."
+)
 MODEL_FILES: dict[str, tuple[HubFile, ...]] = {
     "rn50x16": (
         HubFile(OVSAM_REPO, "sam2clip_vith_rn50x16.pth"),

@@ -55,6 +55,12 @@ class DecodedMasks:
         for start in range(0, len(self.mask_logits), num_prompts):
             yield self.take(slice(start, start + num_prompts))
 
+    def sample(self, points: Tensor) -> Tensor:
+        """Bilinear values at (B, N, 2) points in [0, 1], x first: (B, M, N)."""
+        grid = points[:, :, None] * 2 - 1  # (B, N, 1, 2)
+        logits = self.mask_logits
+        return F.grid_sample(logits, grid.to(logits.dtype), align_corners=False)[..., 0]
+
     def float(self) -> DecodedMasks:
         """In float32."""
         ious = self.iou_predictions
@@ -224,25 +230,23 @@ class MaskDecoder(nn.Module):
         Args:
             image_embeddings: (I, D, h, w).
             image_pe: (1, D, h, w).
-            prompt_embeddings: of B prompts; `image_index` says whose.
+            prompt_embeddings: of B prompts.
             fine_features: not read by this decoder.
 
         Returns:
             M = 1; of several masks of a lone point that of highest predicted IoU.
         """
-        is_lone_point = prompt_embeddings.is_lone_point
-        if is_lone_point is None:
-            is_lone_point = torch.zeros_like(prompt_embeddings.image_index, dtype=torch.bool)
+        is_lone_point = prompt_embeddings.prompts.is_lone_point
         return self._decode(image_embeddings, image_pe, prompt_embeddings, is_lone_point)
 
-    def decode_all(
+    def decode_field(
         self,
         image_embeddings: Tensor,
         image_pe: Tensor,
         prompt_embeddings: PromptEmbeddings,
         fine_features: Tensor | None = None,
     ) -> DecodedMasks:
-        """Decode B prompts of I images to all masks the decoder has; arguments as of `forward`.
+        """All masks the decoder has, to be asked at any point; arguments as of `forward`.
 
         Returns:
             M = 1 + num_point_masks: column 0 for boxes and several points, the others for lone
@@ -257,8 +261,9 @@ class MaskDecoder(nn.Module):
         prompt_embeddings: PromptEmbeddings,
         is_lone_point: Tensor | None,
     ) -> DecodedMasks:
-        """Put the tokens together and add the prior."""
-        sparse, index = prompt_embeddings.sparse_prompt_embeddings, prompt_embeddings.image_index
+        """Put the tokens together."""
+        sparse = prompt_embeddings.sparse_prompt_embeddings
+        index = prompt_embeddings.prompts.image_index
         own = torch.cat([self.label_token.weight, self.mask_decoder.output_tokens()])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)  # (B, own + T, D)
         token_mask = prompt_embeddings.token_mask
@@ -268,7 +273,4 @@ class MaskDecoder(nn.Module):
         decoded: DecodedMasks = self.mask_decoder(
             source, image_pe, tokens, token_mask, is_lone_point
         )
-        prior = prompt_embeddings.prior_mask_logits
-        if prior is None:
-            return decoded
-        return DecodedMasks(decoded.mask_logits + prior, decoded.iou_predictions)
+        return decoded

@@ -46,6 +46,8 @@ class OVSAMConfig:
         head_roi_size, clip_roi_size: cells a side of a pooled region, head and CLIP branch.
         logit_scale: log of the factor on cosine similarities.
         stability_offset: logits by which a mask is cut higher and lower for its stability.
+        grid_min_stability, grid_min_iou: lowest stability and predicted IoU that the automatic mode
+            keeps unless told otherwise; SAM's generator has 0.95 and 0.88.
         alpha, beta: CLIP's share for base categories and for the others.
         trained_on: names, or vocabularies such as `lvis:base`, that the head saw in training.
         trunk_layers, trunk_width, trunk_heads, trunk_image_size: of the CLIP trunk.
@@ -75,6 +77,8 @@ class OVSAMConfig:
     clip_roi_size: int = 12
     logit_scale: float = 4.6052
     stability_offset: float = 1.0
+    grid_min_stability: float = 0.9
+    grid_min_iou: float = 0.88
     alpha: float = 0.1
     beta: float = 0.9
     trained_on: tuple[str, ...] = ()

@@ -35,6 +35,17 @@ class RegionEmbedder(Protocol):
         """As of any nn.Module."""
 
 
+class MaskField(Protocol):
+    """The masks of B prompts, to be asked at any point; what training reads."""
+
+    @property
+    def iou_predictions(self) -> Tensor | None:
+        """(B, M) predicted IoU, None for a model without the head."""
+
+    def sample(self, points: Tensor) -> Tensor:
+        """(B, N, 2) points in [0, 1], x first -> (B, M, N) mask logits."""
+
+
 class PromptedDecoder(Protocol):
     """What OVSAM asks of a mask decoder (an nn.Module)."""
 
@@ -51,11 +62,11 @@ class PromptedDecoder(Protocol):
     ) -> DecodedMasks:
         """Image embeddings (I, D, h, w) and B prompts -> one mask a prompt."""
 
-    def decode_all(
+    def decode_field(
         self,
         image_embeddings: Tensor,
         image_pe: Tensor,
         prompt_embeddings: PromptEmbeddings,
         fine_features: Tensor | None = None,
-    ) -> DecodedMasks:
-        """The same, with every mask the decoder has: (B, M, 4h, 4w), the single one first."""
+    ) -> MaskField:
+        """The same, with every mask the decoder has, the single one first."""

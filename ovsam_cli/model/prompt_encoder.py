@@ -7,6 +7,7 @@ keeps out of attention, so a prompt's result does not depend on its company.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,19 +38,24 @@ class ModelPrompts:
     prompt_mask_logits: Tensor | None = None
     has_mask: Tensor | None = None
 
+    def take(self, rows: slice | Tensor) -> ModelPrompts:
+        """Some of the prompts."""
+        return self._apply(lambda values: values[rows])
+
     def to(self, device: torch.device) -> ModelPrompts:
         """The same on `device`."""
+        return self._apply(lambda values: values.to(device, non_blocking=True))
+
+    def _apply(self, change: Callable[[Tensor], Tensor]) -> ModelPrompts:
         mask_logits, has_mask = self.prompt_mask_logits, self.has_mask
         return ModelPrompts(
-            image_index=self.image_index.to(device, non_blocking=True),
-            point_coords=self.point_coords.to(device, non_blocking=True),
-            point_labels=self.point_labels.to(device, non_blocking=True),
-            model_boxes_xyxy=self.model_boxes_xyxy.to(device, non_blocking=True),
-            has_box=self.has_box.to(device, non_blocking=True),
-            prompt_mask_logits=(
-                None if mask_logits is None else mask_logits.to(device, non_blocking=True)
-            ),
-            has_mask=None if has_mask is None else has_mask.to(device, non_blocking=True),
+            image_index=change(self.image_index),
+            point_coords=change(self.point_coords),
+            point_labels=change(self.point_labels),
+            model_boxes_xyxy=change(self.model_boxes_xyxy),
+            has_box=change(self.has_box),
+            prompt_mask_logits=None if mask_logits is None else change(mask_logits),
+            has_mask=None if has_mask is None else change(has_mask),
         )
 
     @property
@@ -66,22 +72,17 @@ class PromptEmbeddings:
     """What the mask decoder reads of B prompts.
 
     Attributes:
-        image_index: (B,) int64.
+        prompts: what was embedded.
         sparse_prompt_embeddings: (B, T, D) tokens: points, padding point, box corners.
         token_mask: (B, T) bool, False for filler that must not take part in attention; None
             when every token is valid.
         dense_prompt_embeddings: (B, D, h, w) or broadcastable to it, such as (1, D, 1, 1).
-        prior_mask_logits: (B, 1, 4h, 4w) added to the decoder's logits, or None.
-        is_lone_point: (B,) bool: one point and nothing else, so that several objects may be
-            meant; None for nowhere.
     """
 
-    image_index: Tensor
+    prompts: ModelPrompts
     sparse_prompt_embeddings: Tensor
     token_mask: Tensor | None
     dense_prompt_embeddings: Tensor
-    prior_mask_logits: Tensor | None = None
-    is_lone_point: Tensor | None = None
 
 
 class PositionEncoding(nn.Module):
@@ -109,8 +110,6 @@ class PromptEncoder(nn.Module):
         grid_hw: (h, w) of an image embedding.
         model_size: side of the square model frame in pixels.
         mask_dim: channels of the widest hidden layer for mask prompts.
-        box_map: optional module, ModelPrompts -> (B, D, h, w) added to the dense embeddings.
-        mask_prior: optional module, ModelPrompts -> (B, 1, 4h, 4w) prior mask logits.
     """
 
     def __init__(
@@ -120,8 +119,6 @@ class PromptEncoder(nn.Module):
         grid_hw: tuple[int, int],
         model_size: int,
         mask_dim: int = 16,
-        box_map: nn.Module | None = None,
-        mask_prior: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.grid_hw = grid_hw
@@ -140,8 +137,6 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_dim, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
-        self.box_map = box_map
-        self.mask_prior = mask_prior
 
     def forward(self, prompts: ModelPrompts) -> PromptEmbeddings:
         """Embed B prompts of any kinds.
@@ -150,16 +145,11 @@ class PromptEncoder(nn.Module):
         with a mask alone has no tokens.
         """
         tokens, token_mask = self._embed_tokens(prompts)
-        dense = self._embed_masks(prompts)
-        if self.box_map is not None:
-            dense = dense + self.box_map(prompts)
         return PromptEmbeddings(
-            image_index=prompts.image_index,
+            prompts=prompts,
             sparse_prompt_embeddings=tokens,
             token_mask=None if bool(token_mask.all()) else token_mask,
-            dense_prompt_embeddings=dense,
-            prior_mask_logits=None if self.mask_prior is None else self.mask_prior(prompts),
-            is_lone_point=prompts.is_lone_point,
+            dense_prompt_embeddings=self._embed_masks(prompts),
         )
 
     def image_pe(self) -> Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from ovsam_cli.model.ovsam import OVSAM, OVSAMConfig
 from ovsam_cli.model.prompt_encoder import PromptEncoder
-from ovsam_cli.model.tiny import FineNeck, TinyMaskDecoder, TinyNeck
-from ovsam_cli.model.tiny_prompts import BoxMap, PromptMaps
+from ovsam_cli.model.tiny import FineNeck, TinyNeck
+from ovsam_cli.model.tiny_decoder import TinyMaskDecoder
 from ovsam_cli.model.tiny_regions import TinyBackbone, TinyRegionHead, TrunkPyramid
 from ovsam_cli.model.tiny_trunk import STAGE_CHANNELS
 from ovsam_cli.model.two_way import TwoWayTransformer
 
-FINE_DIM = 24
-UPSCALED_DIM = 16
+FINE_DIM = 32
+HIDDEN_DIM = 32
+SEED_DIM = 16
 REGION_HIDDEN_DIM = 512
 TINY_CONFIG = OVSAMConfig(
     name="tiny",
@@ -24,12 +25,16 @@ TINY_CONFIG = OVSAMConfig(
     decoder_depth=2,
     decoder_heads=4,
     decoder_mlp_dim=384,
+    iou_head=True,
+    num_point_masks=3,
     text_dim=384,
     text_tower="minilm-l6",
     fpn_channels=STAGE_CHANNELS,
     logit_scale=3.0,
-    alpha=0.2,
-    beta=0.2,
+    alpha=0.25,
+    beta=0.25,
+    grid_min_stability=0.6,
+    grid_min_iou=0.5,
     neck_depth=2,
 )
 
@@ -41,12 +46,14 @@ def build_tiny(config: OVSAMConfig) -> OVSAM:
         config: `TINY_CONFIG`, or one with other sizes.
     """
     side = config.grid_size
-    coarse = PromptMaps(model_size=config.model_size, side=side, point_side=side)
     embed_dim = config.embed_dim
     decoder = TinyMaskDecoder(
         embed_dim=embed_dim,
         fine_dim=FINE_DIM,
-        upscaled_dim=UPSCALED_DIM,
+        hidden_dim=HIDDEN_DIM,
+        seed_dim=SEED_DIM,
+        num_point_masks=config.num_point_masks,
+        model_size=config.model_size,
         transformer=TwoWayTransformer(
             depth=config.decoder_depth,
             embed_dim=embed_dim,
@@ -61,13 +68,7 @@ def build_tiny(config: OVSAMConfig) -> OVSAM:
         neck=TinyNeck(
             in_channels=config.fpn_channels, embed_dim=embed_dim, num_blocks=config.neck_depth
         ),
-        pe=PromptEncoder(
-            embed_dim=embed_dim,
-            grid_hw=(side, side),
-            model_size=config.model_size,
-            box_map=BoxMap(prompt_maps=coarse, embed_dim=embed_dim),
-            mask_prior=PromptMaps(model_size=config.model_size, side=8 * side, point_side=4 * side),
-        ),
+        pe=PromptEncoder(embed_dim=embed_dim, grid_hw=(side, side), model_size=config.model_size),
         fpn_neck=TrunkPyramid(),
         mask_decoder=decoder,
         fine_neck=FineNeck(in_channels=config.fpn_channels, fine_dim=FINE_DIM),

@@ -65,8 +65,8 @@ class InvertedResidual(nn.Module):
         self.has_identity = stride == 1 and in_channels == out_channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        hidden = maps if self.expand is None else F.relu6(self.expand(maps))
-        projected: Tensor = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = maps if self.expand is None else F.relu6(self.expand(maps), inplace=True)
+        projected: Tensor = self.project(F.relu6(self.depthwise(hidden), inplace=True))
         return maps + projected if self.has_identity else projected
 
 
@@ -104,7 +104,8 @@ class LiteTrunk(nn.Module):
         Returns:
             Maps of strides 4, 8, 16 and 32 with 24, 40, 112 and 320 channels.
         """
-        maps = F.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)))
+        stem = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        maps = F.relu6(stem, inplace=True)
         kept = []
         for index, stage in enumerate(self.stages):
             maps = stage(maps)

@@ -9,21 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from ovsam_cli.model.clip2sam import compute_class_logits
-from ovsam_cli.model.mask_decoder import DecodedMasks
-from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
+from ovsam_cli.model.ovsam import OVSAM
+from ovsam_cli.model.parts import MaskField
 from ovsam_cli.training.batches import LossModule
 from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.losses import (
+    choose_masks,
     choose_uncertain_points,
     classification_loss,
-    compute_cell_ious,
     count_candidates,
     dice_loss,
+    estimate_ious,
     iou_loss,
     mask_loss,
     sample_candidates,
-    sample_maps,
     sample_true_masks,
+    weigh_candidates,
+    weigh_masks,
 )
 
 
@@ -54,12 +56,15 @@ class Clip2SamOptions:
         num_points: points a mask that its losses are taken at.
         near_share: of the candidates that lie around the object's box; 0 in the published rule.
         map_noise: of the trunk maps that masks are made from, or None.
+        single_share, other_share: how much masks of a lone point learn that are not its best.
     """
 
     trained: tuple[str, ...] = ("fpn_neck", "mask_decoder")
     num_points: int = 12544
     near_share: float = 0.0
     map_noise: MapNoise | None = None
+    single_share: float = 0.0
+    other_share: float = 0.0
 
 
 class TrainedParts(nn.Module):
@@ -110,95 +115,74 @@ class Clip2SamLosses(LossModule[InstanceBatch]):
 
     def forward(self, batch: InstanceBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """`mask`, `dice`, `class` and, for a model with the head, `iou`."""
-        features = self._encode(batch, generator)
-        decoded = self.model.mask_decoder.decode_all(
-            features.image_embeddings,
-            self.model.pe.image_pe(),
-            self.model.encode_prompts(batch.prompts),
-            features.fine_features,
-        )
-        losses = self._mask_losses(decoded, batch, generator)
-        losses["class"] = self._class_loss(features, batch)
+        trunk_maps = self.model.backbone(batch.pixels)
+        disturbed = disturb_maps(trunk_maps, self.options.map_noise, generator)
+        losses = self._mask_losses(self._decode(disturbed, batch), batch, generator)
+        losses["class"] = self._class_loss(self.model.fpn_neck(trunk_maps), batch)
         return losses
 
-    def _encode(self, batch: InstanceBatch, generator: torch.Generator) -> ImageFeatures:
-        trunk_maps = self.model.backbone(batch.pixels)
-        clean = trunk_maps
-        if self.options.map_noise is not None:
-            trunk_maps = disturb_maps(trunk_maps, self.options.map_noise, generator)
-        fine_neck = self.model.fine_neck
-        return ImageFeatures(
-            image_embeddings=self.model.neck(trunk_maps),
-            fpn_features=self.model.fpn_neck(clean),
-            clip_features=clean[-1],
-            input_hw=batch.input_hw,
-            fine_features=None if fine_neck is None else fine_neck(trunk_maps),
+    def _decode(self, trunk_maps: Sequence[Tensor], batch: InstanceBatch) -> MaskField:
+        model = self.model
+        return model.mask_decoder.decode_field(
+            model.neck(trunk_maps),
+            model.pe.image_pe(),
+            model.encode_prompts(batch.prompts),
+            None if model.fine_neck is None else model.fine_neck(trunk_maps),
         )
 
-    def _class_loss(self, features: ImageFeatures, batch: InstanceBatch) -> Tensor:
+    def _class_loss(self, fpn_features: Sequence[Tensor], batch: InstanceBatch) -> Tensor:
         """Training names the true boxes, not those of predicted masks (spec 5.1)."""
         boxes, labels, image_index = batch.boxes_xyxy, batch.labels, batch.prompts.image_index
         if batch.regions is not None:
             regions = batch.regions
             boxes, labels, image_index = regions.boxes_xyxy, regions.labels, regions.image_index
         head = self.model.mask_decoder.roi_conv
-        embeddings = head.embed_regions(features.fpn_features, boxes, image_index)
+        embeddings = head.embed_regions(fpn_features, boxes, image_index)
         logit_scale = self.model.config.logit_scale
         logits = compute_class_logits(embeddings, self.text_embeddings, logit_scale)
         return classification_loss(logits, labels)
 
     def _mask_losses(
-        self, decoded: DecodedMasks, batch: InstanceBatch, generator: torch.Generator
+        self, field: MaskField, batch: InstanceBatch, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Each prompt's mask; of a lone point's masks the best one, as in SAM."""
-        is_lone = batch.prompts.is_lone_point
-        num_masks = decoded.mask_logits.shape[1]
-        if num_masks == 1:
-            is_lone = torch.zeros_like(is_lone)
-        single, lone = (~is_lone).nonzero().flatten(), is_lone.nonzero().flatten()
-        columns = torch.arange(1, num_masks, device=single.device)
-        # One row for each mask that has a loss: prompts' single masks, then lone points' own.
-        prompts = torch.cat([single, lone.repeat_interleave(len(columns))])
-        chosen = torch.cat([torch.zeros_like(single), columns.repeat(len(lone))])
-        logits = decoded.mask_logits[prompts, chosen].float()[:, None]  # (R, 1, 4h, 4w)
-        mask, dice = self._point_losses(logits, batch, prompts, generator)
-        found = {"mask": mask, "dice": dice}
-        if len(lone) and len(columns) > 1:
-            both = (mask + dice)[len(single) :].reshape(len(lone), -1)
-            best = (
-                len(single)
-                + both.argmin(dim=1)
-                + len(columns) * torch.arange(len(lone), device=both.device)
-            )
-            rows = torch.cat([torch.arange(len(single), device=both.device), best])
-            found = {name: losses[rows] for name, losses in found.items()}
-        losses = {name: one.mean() for name, one in found.items()}
-        if decoded.iou_predictions is not None:
-            ious = compute_cell_ious(logits, batch.masks, batch.mask_index[prompts])[:, 0]
-            losses["iou"] = iou_loss(decoded.iou_predictions[prompts, chosen], ious)
-        return losses
-
-    def _point_losses(
-        self, logits: Tensor, batch: InstanceBatch, prompts: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """(R,) mask and (R,) dice losses of (R, 1, 4h, 4w) logits of prompts (R,)."""
         options = self.options
-        candidates = sample_candidates(
-            batch.boxes_xyxy[prompts] / batch.masks.shape[-1],
-            count_candidates(options.num_points),
-            generator,
-            near_share=options.near_share,
-        )
-        points = choose_uncertain_points(logits, candidates, options.num_points)
-        point_logits = sample_maps(logits, points)
-        targets = sample_true_masks(batch.masks, batch.mask_index[prompts], points)
-        return mask_loss(point_logits, targets), dice_loss(point_logits, targets)
+        boxes = batch.boxes_xyxy / batch.masks.shape[-1]
+        count = count_candidates(options.num_points)
+        candidates = sample_candidates(boxes, count, generator, near_share=options.near_share)
+        with torch.no_grad():
+            seen = field.sample(candidates).float()  # (B, M, C)
+            truth = sample_true_masks(batch.masks, batch.mask_index, candidates)
+            shares = weigh_candidates(boxes, candidates, near_share=options.near_share)
+            ious = estimate_ious(seen, truth, shares)  # (B, M)
+        is_lone = batch.prompts.is_lone_point & (ious.shape[1] > 1)
+        guide = choose_masks(seen, ious, is_lone)
+        points = choose_uncertain_points(guide, candidates, options.num_points)
+        point_logits = field.sample(points).float()  # (B, M, N)
+        targets = sample_true_masks(batch.masks, batch.mask_index, points)[:, None]
+        targets = targets.expand_as(point_logits)
+        mask, dice = mask_loss(point_logits, targets), dice_loss(point_logits, targets)
+        shares = weigh_masks(
+            mask + dice,
+            is_lone,
+            single_share=options.single_share,
+            other_share=options.other_share,
+        )  # (B, M)
+        losses = {"mask": (shares * mask).sum(dim=1).mean()}
+        losses["dice"] = (shares * dice).sum(dim=1).mean()
+        if field.iou_predictions is not None:
+            is_single = torch.arange(ious.shape[1], device=ious.device) == 0
+            used = is_single != is_lone[:, None]  # (B, M)
+            losses["iou"] = iou_loss(field.iou_predictions[used], ious[used])
+        return losses
 
 
 def disturb_maps(
-    trunk_maps: Sequence[Tensor], options: MapNoise, generator: torch.Generator
-) -> tuple[Tensor, ...]:
-    """Noise and dropped channels of (I, C_l, h_l, w_l) maps."""
+    trunk_maps: Sequence[Tensor], options: MapNoise | None, generator: torch.Generator
+) -> Sequence[Tensor]:
+    """Noise and dropped channels of (I, C_l, h_l, w_l) maps; the maps themselves for None."""
+    if options is None:
+        return trunk_maps
     disturbed = []
     for maps in trunk_maps:
         num, device = len(maps), maps.device

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ovsam_cli.errors import CheckpointError, InputError
 from ovsam_cli.labelling.text_embeddings import build_text_embeddings, read_text_embeddings
 from ovsam_cli.model.checkpoint import build_ovsam, load_model
-from ovsam_cli.model.known_models import OFFICIAL_NOTICE
+from ovsam_cli.model.known_models import OFFICIAL_NOTICE, OWN_NOTICE
 from ovsam_cli.model.minilm import MiniLmTextEncoder, read_name_vectors
 from ovsam_cli.model.official_files import check_weights, read_official
 from ovsam_cli.model.ovsam import OVSAM, PRESETS
@@ -185,7 +185,10 @@ def _start_published(source: ModelSource, on_message: Messages) -> StartModel:
         encoder = build_clip_text_encoder(
             official.text_weights, source=str(source.clip), device=torch.device("cpu")
         )
-    return StartModel(model, official.text_weights, encoder, OFFICIAL_NOTICE)
+    # The authors' necks are .pth files; `ovsam train sam2clip` writes safetensors.
+    is_own = source.sam2clip.suffix == ".safetensors"
+    notice = OWN_NOTICE if is_own else OFFICIAL_NOTICE
+    return StartModel(model, official.text_weights, encoder, notice)
 
 
 def init_recognition(model: OVSAM) -> None:

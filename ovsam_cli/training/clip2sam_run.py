@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.datasets import check_image_files, read_instances
 from ovsam_cli.model.official_files import TEXT_PREFIX, TRAINED_NAME
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.own_files import save_weights
-from ovsam_cli.training.batches import derive_seed
-from ovsam_cli.training.checkpoints import load_trained_weights
+from ovsam_cli.model.tiny_decoder import TinyMaskDecoder
+from ovsam_cli.model.tiny_regions import TinyRegionHead
+from ovsam_cli.training.batches import B, BatchSource, LossModule, derive_seed
+from ovsam_cli.training.checkpoints import Settings, load_trained_weights
 from ovsam_cli.training.clip2sam import Clip2SamLosses
 from ovsam_cli.training.clip2sam_inputs import (
     Clip2SamRunOptions,
@@ -24,9 +29,18 @@ from ovsam_cli.training.data_specs import TrainingData, open_training_data
 from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
 from ovsam_cli.training.instance_batches import InstanceSource, SourceOptions
 from ovsam_cli.training.logs import LogLine
-from ovsam_cli.training.loop import LoopOptions, TrainingSummary, train
+from ovsam_cli.training.loop import LoopOptions, TrainingSummary, Validate, train
+from ovsam_cli.training.naming import (
+    DescriptorNoise,
+    NameLosses,
+    RegionSource,
+    describe_batches,
+)
+from ovsam_cli.training.recipes import BoxCalibration
 from ovsam_cli.training.validation import build_validation
 from ovsam_cli.vocabulary import read_vocabulary
+
+NAMES_PER_STEP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +81,63 @@ def train_clip2sam(options: Clip2SamRunOptions, listeners: Clip2SamListeners) ->
     data = open_training_data(options.data, named, options.recipe.classes, tell)
     start = build_start_model(options.source, options.seed, tell)
     text = embed_vocabulary(start, data.vocabulary, options.text_embeddings, tell)
-    losses = Clip2SamLosses(start.model, text, options.recipe.losses).to(device)
+    source = InstanceSource(data.sets, build_source_options(options, start, len(text)))
     loop = build_loop_options(options, data.num_images, ranks)
     tell(f"{data.num_images:,} images, {len(text):,} names, {loop.max_steps:,} steps")
-    summary = train(
-        losses,
-        InstanceSource(data.sets, build_source_options(options, start, len(text))),
-        loop,
-        device=device,
-        validate=_build_validation(losses, options),
-        on_log=listeners.on_log,
-        on_step=lambda step: listeners.on_step(step, loop.max_steps),
-        settings=_describe(options, data),
-    )
+    run = _Run(options, loop, device, listeners, _describe(options, data))
+    if options.recipe.described_batches is None:
+        losses = Clip2SamLosses(start.model, text, options.recipe.losses)
+        summary = _train_stage(losses, source, run, _build_validation(losses, options))
+    else:
+        summary = _train_names(start.model, text, source, run, tell)
     path = options.out / TRAINED_NAME
     if ranks.is_first:
-        losses.parts.load_state_dict(load_trained_weights(summary.checkpoint))
+        calibrate(start, options.recipe.boxes)
         write_model(path, start, data.trained_on, is_half=options.recipe.is_half)
     return Clip2SamSummary(summary, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    options: Clip2SamRunOptions
+    loop: LoopOptions
+    device: torch.device
+    listeners: Clip2SamListeners
+    settings: Settings
+
+
+def _train_stage(
+    losses: LossModule[B], source: BatchSource[B], run: _Run, validate: Validate | None = None
+) -> TrainingSummary:
+    """Train to the end or a stop; the model then has the best, else the last weights."""
+    summary = train(
+        losses.to(run.device),
+        source,
+        run.loop,
+        device=run.device,
+        validate=validate,
+        on_log=run.listeners.on_log,
+        on_step=lambda step: run.listeners.on_step(step, run.loop.max_steps),
+        settings=run.settings,
+    )
+    losses.trained_parts().load_state_dict(load_trained_weights(summary.checkpoint))
+    return summary
+
+
+def _train_names(
+    model: OVSAM, text: Tensor, source: InstanceSource, run: _Run, tell: Callable[[str], None]
+) -> TrainingSummary:
+    """Describe regions, then train the head of `tiny` on them."""
+    if not isinstance(model.mask_decoder.roi_conv, TinyRegionHead):
+        raise InputError("this recipe is for the head of tiny; give --recipe coco or lvis")
+    count = run.options.recipe.described_batches
+    assert count is not None
+    tell(f"describing the regions of {count:,} views")
+    descriptors, labels = describe_batches(model, source, count, run.options.out / "regions")
+    regions = RegionSource(
+        descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(run.options.seed, 2)
+    )
+    return _train_stage(NameLosses(model, text, DescriptorNoise()), regions, run)
 
 
 def _tell_nobody(text: str) -> None:
@@ -120,6 +173,7 @@ def build_loop_options(options: Clip2SamRunOptions, num_images: int, ranks: Rank
         max_seconds=options.max_seconds,
         accumulate=accumulate,
         weight_decay=recipe.weight_decay,
+        undecayed=recipe.undecayed,
         gradient_clip=recipe.gradient_clip,
         warmup_steps=recipe.warmup_steps,
         schedule=recipe.schedule,
@@ -130,6 +184,16 @@ def build_loop_options(options: Clip2SamRunOptions, num_images: int, ranks: Rank
         num_workers=options.num_workers,
         rate_factors=dict(recipe.rate_factors),
     )
+
+
+def calibrate(start: StartModel, boxes: BoxCalibration | None) -> None:
+    """Give boxes of `tiny` the trust they get after training; nothing for None."""
+    if boxes is None:
+        return
+    decoder = start.model.mask_decoder
+    if not isinstance(decoder, TinyMaskDecoder):
+        raise InputError("this recipe is for the decoder of tiny; give --recipe coco or lvis")
+    decoder.calibrate_boxes(gain=boxes.gain, outside=boxes.outside)
 
 
 def write_model(
@@ -152,9 +216,7 @@ def write_model(
     save_weights(tensors, config, path, license_notice=start.license_notice, half=is_half)
 
 
-def _build_validation(
-    losses: Clip2SamLosses, options: Clip2SamRunOptions
-) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]] | None:
+def _build_validation(losses: Clip2SamLosses, options: Clip2SamRunOptions) -> Validate | None:
     """Box and centre prompts on annotated images; None without any."""
     if options.validation is None:
         return None

@@ -9,6 +9,7 @@ from torch import Tensor
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0
 BACKGROUND_WEIGHT = 0.1
 OVERSAMPLING, IMPORTANT_SHARE = 3, 0.75
+MARGIN = 0.3  # how far beyond a box "near" goes, as a share of its sides
 
 
 def classification_loss(class_logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,36 +43,61 @@ def dice_loss(point_logits: Tensor, point_targets: Tensor) -> Tensor:
     return DICE_WEIGHT * (1 - overlap / (probs.sum(dim=-1) + point_targets.sum(dim=-1) + 1))
 
 
-def compute_cell_ious(mask_logits: Tensor, masks: Tensor, mask_index: Tensor) -> Tensor:
-    """IoU of predicted masks, as they are at their own resolution, with the true ones.
+def estimate_ious(logits: Tensor, truth: Tensor, shares: Tensor) -> Tensor:
+    """IoU of predicted masks with the true ones, from places drawn at random.
 
     Args:
-        mask_logits: (B, M, h, w).
-        masks: (U, S, S) bool, S a multiple of h.
-        mask_index: (B,) int64 rows of `masks`.
+        logits: (B, M, C) at the places.
+        truth: (B, C) in [0, 1], what the object covers there.
+        shares: (B, C) of the frame that each place stands for, `weigh_candidates`.
 
     Returns:
-        (B, M) float in [0, 1], without gradient; 0 for an empty mask.
+        (B, M) float in [0, 1]; 0 for an empty mask.
     """
-    stride = masks.shape[-1] // mask_logits.shape[-1]
-    with torch.no_grad():
-        # A cell that the object covers in part counts in part, so that small objects count too.
-        cover = F.avg_pool2d(masks[:, None].float(), stride)[mask_index]  # (B, 1, h, w)
-        found = (mask_logits > 0).to(cover.dtype)
-        overlap = (found * cover).sum(dim=(2, 3))
-        union = found.sum(dim=(2, 3)) + cover.sum(dim=(2, 3)) - overlap
-        return overlap / union.clamp(min=1e-6)
+    found, truth, shares = (logits > 0).float(), truth[:, None], shares[:, None]
+    overlap = (shares * found * truth).sum(dim=2)
+    union = (shares * (found + truth - found * truth)).sum(dim=2)
+    return overlap / union.clamp(min=1e-9)
+
+
+def choose_masks(logits: Tensor, ious: Tensor, is_lone: Tensor) -> Tensor:
+    """(B, M, C) logits -> (B, C): the single mask's, of lone points their best further mask's."""
+    best = torch.zeros_like(is_lone, dtype=torch.int64)
+    if ious.shape[1] > 1:
+        best = torch.where(is_lone, ious[:, 1:].argmax(dim=1) + 1, 0)
+    return logits.gather(1, best[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
+
+
+def weigh_masks(
+    losses: Tensor, is_lone: Tensor, *, single_share: float = 0.0, other_share: float = 0.0
+) -> Tensor:
+    """How much each of a prompt's masks learns.
+
+    Of a lone point's further masks the one with the smallest loss learns, as in SAM.
+
+    Args:
+        losses: (B, M) without weights.
+        is_lone: (B,) bool.
+        single_share: how much a lone point's single mask learns.
+        other_share: how much those learn that were not its best, so that none is left behind.
+
+    Returns:
+        (B, M) float without gradient.
+    """
+    shares = torch.zeros_like(losses)
+    shares[:, 0] = 1.0
+    if losses.shape[1] == 1:
+        return shares
+    best = losses.detach()[:, 1:].argmin(dim=1)
+    lone = torch.full_like(losses, other_share)
+    lone[:, 0] = single_share
+    lone[torch.arange(len(best), device=best.device), best + 1] = 1.0
+    return torch.where(is_lone[:, None], lone, shares)
 
 
 def iou_loss(iou_predictions: Tensor, ious: Tensor) -> Tensor:
     """Mean squared error of (n,) predicted IoUs, weight 1 (Kirillov et al. 2023, appendix A)."""
     return F.mse_loss(iou_predictions.float(), ious.float())
-
-
-def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of (B, 1, h, w) maps at (B, N, 2) points in [0, 1], x first: (B, N)."""
-    grid = points[:, :, None] * 2 - 1  # (B, N, 1, 2)
-    return F.grid_sample(maps, grid, align_corners=False)[:, 0, :, 0]
 
 
 def sample_true_masks(masks: Tensor, mask_index: Tensor, points: Tensor) -> Tensor:
@@ -103,11 +129,11 @@ def sample_true_masks(masks: Tensor, mask_index: Tensor, points: Tensor) -> Tens
     return values
 
 
-def choose_uncertain_points(mask_logits: Tensor, candidates: Tensor, num_points: int) -> Tensor:
+def choose_uncertain_points(logits: Tensor, candidates: Tensor, num_points: int) -> Tensor:
     """PointRend's choice: most points where the logits are nearest to zero, the rest anywhere.
 
     Args:
-        mask_logits: (B, 1, h, w).
+        logits: (B, C) of the candidates.
         candidates: (B, C, 2) points to choose from, in random order; the last ones are taken
             unseen, so C is `count_candidates(num_points)`.
         num_points: N.
@@ -118,9 +144,7 @@ def choose_uncertain_points(mask_logits: Tensor, candidates: Tensor, num_points:
     num_important = int(IMPORTANT_SHARE * num_points)
     num_seen = OVERSAMPLING * num_points
     seen, rest = candidates[:, :num_seen], candidates[:, num_seen:]
-    with torch.no_grad():
-        uncertainty = -sample_maps(mask_logits, seen.to(mask_logits.dtype)).abs()
-        chosen = uncertainty.topk(num_important, dim=1).indices  # (B, important)
+    chosen = logits[:, :num_seen].abs().topk(num_important, dim=1, largest=False).indices
     important = seen.gather(1, chosen[..., None].expand(-1, -1, 2))
     return torch.cat([important, rest], dim=1)
 
@@ -136,7 +160,6 @@ def sample_candidates(
     generator: torch.Generator,
     *,
     near_share: float = 0.0,
-    margin: float = 0.3,
 ) -> Tensor:
     """Candidates anywhere (the published rule), or most of them around the box.
 
@@ -147,7 +170,6 @@ def sample_candidates(
         num_points: candidates a mask.
         generator: of the randomness.
         near_share: how many lie around the box.
-        margin: how far beyond the box, as a share of its sides.
 
     Returns:
         (B, num_points, 2) points in [0, 1], x first, in random order.
@@ -156,7 +178,31 @@ def sample_candidates(
     points = torch.rand(*shape, 2, generator=generator, device=device)
     if near_share == 0:
         return points
-    corner, size = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:] - boxes_xyxy[:, None, :2]
-    near = corner - margin * size + points * size * (1 + 2 * margin)
+    low, high = _grow(boxes_xyxy)
+    near = low + points * (high - low)
     is_near = torch.rand(*shape, 1, generator=generator, device=device) < near_share
-    return torch.where(is_near, near.clamp(0, 1 - 1e-6), points)
+    return torch.where(is_near, near, points)
+
+
+def weigh_candidates(boxes_xyxy: Tensor, candidates: Tensor, *, near_share: float) -> Tensor:
+    """What share of the frame each of `sample_candidates` stands for, up to a factor.
+
+    Args:
+        boxes_xyxy: (B, 4) float in [0, 1].
+        candidates: (B, C, 2) in [0, 1].
+        near_share: how many were drawn around the box.
+
+    Returns:
+        (B, C) one over the density they were drawn with.
+    """
+    low, high = _grow(boxes_xyxy)
+    is_near = ((candidates >= low) & (candidates <= high)).all(dim=2)
+    density = is_near / (high - low).prod(dim=2).clamp(min=1e-6)
+    return 1 / ((1 - near_share) + near_share * density).clamp(min=1e-6)
+
+
+def _grow(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Corners (B, 1, 2) of what is near a box, within the frame."""
+    low, high = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
+    margin = MARGIN * (high - low)
+    return (low - margin).clamp(min=0), (high + margin).clamp(max=1)

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 from torch.optim import AdamW
 
-from ovsam_cli.training.schedule import LoopOptions
+from ovsam_cli.training.schedule import LoopOptions, Undecayed
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def build_optimizer(module: nn.Module, trained: nn.Module, options: LoopOptions) -> AdamW:
@@ -28,7 +30,7 @@ def build_optimizer(module: nn.Module, trained: nn.Module, options: LoopOptions)
             raise ValueError(f"{name} requires a gradient but is not among the trained parts")
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     used: set[str] = set()
-    for name, parameter, decays in _iter_trained(trained):
+    for name, parameter, decays in _iter_trained(trained, options.undecayed):
         prefix = _find_prefix(name, options.rate_factors)
         used.add(prefix)
         key = (options.rate_factors.get(prefix, 1.0), decays)
@@ -57,17 +59,21 @@ def set_rate(optimizer: AdamW, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _iter_trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
+def _iter_trained(
+    module: nn.Module, undecayed: Undecayed
+) -> Iterator[tuple[str, nn.Parameter, bool]]:
     """Name, parameter, and whether it decays; shared parameters once."""
-    embeddings = {
+    kinds = NORMS if undecayed == "norms" else (*NORMS, nn.Embedding)
+    spared = {
         id(parameter)
         for part in module.modules()
-        if isinstance(part, nn.Embedding)
+        if isinstance(part, kinds)
         for parameter in part.parameters(recurse=False)
     }
     for name, parameter in module.named_parameters():
+        is_spared = id(parameter) in spared or (undecayed == "vectors" and parameter.ndim <= 1)
         if parameter.requires_grad:
-            yield name, parameter, parameter.ndim > 1 and id(parameter) not in embeddings
+            yield name, parameter, not is_spared
 
 
 def _find_prefix(name: str, factors: Mapping[str, float]) -> str:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ovsam_cli.training.augmentation import AugmentationOptions
 from ovsam_cli.training.clip2sam import Clip2SamOptions, MapNoise
 from ovsam_cli.training.prompt_sampling import MixedPrompts, PromptRule, PublishedPrompts
 from ovsam_cli.training.region_sampling import RegionOptions
+from ovsam_cli.training.schedule import Undecayed
 
-RecipeName = Literal["coco", "lvis", "tiny"]
+RecipeName = Literal["coco", "lvis", "tiny", "tiny-names"]
 ClassSplit = Literal["all", "coco48", "lvis-norare"]
 PUBLISHED_PROMPTS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class BoxCalibration:
+    """Arguments of `TinyMaskDecoder.calibrate_boxes`, chosen on photographs."""
+
+    gain: float
+    outside: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +38,13 @@ class Clip2SamRecipe:
         images_per_batch: of a micro-batch of one process.
         epochs: passes over the images; for several data sets over as many images as they have.
         max_steps: instead of `epochs`, or None.
-        learning_rate, weight_decay, gradient_clip, warmup_steps, schedule: of the loop.
+        learning_rate, weight_decay, undecayed, gradient_clip, warmup_steps, schedule: of the loop.
         rate_factors: learning rate factors of trained parts, by their paths.
         average_decay: of the weights' moving average; None for none.
         is_half: written weights are rounded to half precision.
+        boxes: trust in boxes that the written weights of `tiny` get, or None.
+        described_batches: train the head of `tiny` alone, on the regions of so many micro-batches,
+            described once; None trains as `losses` say, every batch anew.
     """
 
     losses: Clip2SamOptions = field(default_factory=Clip2SamOptions)
@@ -49,12 +61,15 @@ class Clip2SamRecipe:
     max_steps: int | None = None
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
-    gradient_clip: float = 0.01
+    undecayed: Undecayed = "norms"
+    gradient_clip: float | None = 0.01
     warmup_steps: int = 500
     schedule: Literal["cosine", "steps"] = "steps"
     rate_factors: tuple[tuple[str, float], ...] = ()
     average_decay: float | None = None
     is_half: bool = False
+    boxes: BoxCalibration | None = None
+    described_batches: int | None = None
 
     def count_steps(self, num_images: int, images_a_step: int) -> int:
         """Steps of the schedule for this many images."""
@@ -72,9 +87,11 @@ LVIS_RECIPE = Clip2SamRecipe(
 TINY_RECIPE = Clip2SamRecipe(
     losses=Clip2SamOptions(
         trained=("neck", "fine_neck", "pe", "mask_decoder"),
-        num_points=1024,
+        num_points=384,
         near_share=2 / 3,
         map_noise=MapNoise(),
+        single_share=0.3,
+        other_share=0.03,
     ),
     augmentation=AugmentationOptions(
         scale_range=(0.6, 1.9),
@@ -83,22 +100,39 @@ TINY_RECIPE = Clip2SamRecipe(
         has_camera_faults=True,
         is_exact=False,
     ),
-    prompts=MixedPrompts(),
+    prompts=MixedPrompts(num_prompts=16),
     regions=RegionOptions(),
     classes="all",
-    images_a_step=3,
-    images_per_batch=3,
-    max_steps=30_000,
+    images_a_step=2,
+    images_per_batch=1,
+    max_steps=1800,
     learning_rate=1.2e-3,
     weight_decay=0.02,
-    gradient_clip=1.0,
-    warmup_steps=100,
+    undecayed="vectors",
+    gradient_clip=10.0,
+    warmup_steps=80,
     schedule="cosine",
-    average_decay=0.998,
+    average_decay=0.997,
     is_half=True,
+    boxes=BoxCalibration(gain=0.5, outside=10.0),
+)
+# Then its head alone, on many more passes: masks are what costs.
+TINY_NAMES_RECIPE = replace(
+    TINY_RECIPE,
+    prompts=MixedPrompts(num_prompts=1),
+    boxes=None,
+    described_batches=1200,
+    images_a_step=1,
+    max_steps=3000,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    gradient_clip=None,
+    warmup_steps=100,
+    average_decay=0.99,
 )
 RECIPES: dict[RecipeName, Clip2SamRecipe] = {
     "coco": COCO_RECIPE,
     "lvis": LVIS_RECIPE,
     "tiny": TINY_RECIPE,
+    "tiny-names": TINY_NAMES_RECIPE,
 }

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Undecayed = Literal["norms", "vectors"]
 # Options that may differ when a run goes on: none of them decides about the result.
 _FREE = {
     *("folder", "max_seconds", "checkpoint_seconds", "log_steps", "num_workers"),
@@ -28,7 +29,8 @@ class LoopOptions:
         learning_rate: its greatest value.
         max_seconds: stop cleanly after this long in one call; the next call goes on. None: never.
         accumulate: micro-batches of one process in a step.
-        weight_decay: of AdamW; 0 on norms, biases, other vectors and embeddings.
+        weight_decay: of AdamW; 0 on what `undecayed` names.
+        undecayed: `norms` alone, as published, or all `vectors` (norms, biases) and embeddings.
         betas: of AdamW.
         gradient_clip: greatest norm of all gradients together; None: no limit.
         warmup_steps: length of the linear rise.
@@ -53,6 +55,7 @@ class LoopOptions:
     max_seconds: float | None = None
     accumulate: int = 1
     weight_decay: float = 0.05
+    undecayed: Undecayed = "norms"
     betas: tuple[float, float] = (0.9, 0.999)
     gradient_clip: float | None = None
     warmup_steps: int = 500

@@ -121,12 +121,13 @@ def test_refusal_names_the_known_models_that_have_the_head(
     converted.write_bytes(iou_checkpoint.read_bytes())
     result = label(tmp_path / "out", checkpoint, "--min-predicted-iou", "0.8")
     assert result.exit_code == 2
-    assert "of the known models rn50x16" in result.stderr
+    assert "of the known models tiny, rn50x16" in result.stderr
 
 
 def test_default_cut_is_that_of_the_grid_and_of_models_with_the_head() -> None:
     grid, prompted = LabelOptions(grid=GridOptions()), LabelOptions()
-    assert grid.predicted_iou_cut(has_iou_head=True) == 0.88
-    assert grid.predicted_iou_cut(has_iou_head=False) is None
-    assert prompted.predicted_iou_cut(has_iou_head=True) is None
-    assert LabelOptions(min_predicted_iou=0.5).predicted_iou_cut(has_iou_head=True) == 0.5
+    assert grid.predicted_iou_cut(0.88) == 0.88
+    assert grid.predicted_iou_cut(None) is None
+    assert prompted.predicted_iou_cut(0.88) is None
+    assert LabelOptions(min_predicted_iou=0.5).predicted_iou_cut(0.88) == 0.5
+    assert (grid.stability_cut(0.9), prompted.stability_cut(0.9)) == (0.9, 0.0)

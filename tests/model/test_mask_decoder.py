@@ -133,9 +133,8 @@ def test_a_lone_point_has_the_mask_of_highest_predicted_iou() -> None:
     images = torch.randn(2, 3, 128, 128)
     features = model.encode_images(images, ((128, 128), (96, 128)))
     embeddings = model.encode_prompts(make_prompts("pnbamqbpan"))
-    assert embeddings.is_lone_point is not None
-    assert embeddings.is_lone_point.tolist() == [kind == "p" for kind in "pnbamqbpan"]
-    every = model.mask_decoder.decode_all(
+    assert embeddings.prompts.is_lone_point.tolist() == [kind == "p" for kind in "pnbamqbpan"]
+    every = model.mask_decoder.decode_field(
         features.image_embeddings, model.pe.image_pe(), embeddings, features.fine_features
     )
     one = model.decode_masks(features, embeddings)
@@ -167,7 +166,7 @@ def test_without_the_head_nothing_is_predicted(model: OVSAM, features: ImageFeat
 def test_training_reaches_the_head_and_all_masks() -> None:
     model = build_small_model(POINT_MASKS)
     features = model.encode_images(torch.randn(2, 3, 128, 128), ((128, 128),) * 2)
-    decoded = model.mask_decoder.decode_all(
+    decoded = model.mask_decoder.decode_field(
         features.image_embeddings, model.pe.image_pe(), model.encode_prompts(make_prompts("pb"))
     )
     assert decoded.iou_predictions is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -85,14 +87,66 @@ def test_trunk_equals_timm_whatever_the_padding(reference: torch.nn.Module, side
 
 
 @torch.inference_mode()
-def test_untrained_model_answers_a_box_with_its_ellipse(model: OVSAM) -> None:
+def test_untrained_model_finds_the_disc_in_a_box(model: OVSAM) -> None:
+    """What looks like the middle of the box and not like its surroundings is the answer."""
+    rows, columns = torch.meshgrid(torch.arange(512), torch.arange(512), indexing="ij")
+    disc = ((columns - 150) / 40) ** 2 + ((rows - 250) / 30) ** 2 <= 1
+    noise = 0.1 * torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(1))
+    features = model.encode_images((disc * 2.0 - 1 + noise)[None], [(512, 512)])
+    prompts = make_prompts([[100, 200, 220, 290]], [])  # the disc fills its left part
+    found = model.decode_masks(features, model.encode_prompts(prompts)).mask_logits[0, 0] > 0
+    ellipse = ((columns - 160) / 60) ** 2 + ((rows - 245) / 45) ** 2 <= 1
+    truth = disc[::2, ::2]
+
+    def iou(mask: Tensor) -> float:
+        return float((mask & truth).sum() / (mask | truth).sum())
+
+    assert iou(found) > iou(ellipse[::2, ::2]) + 0.05
+
+
+@torch.inference_mode()
+def test_a_lone_point_gets_the_mask_of_highest_predicted_iou(model: OVSAM) -> None:
     features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
-    prompts = make_prompts([[100, 200, 220, 280]], [])
-    masks = model.decode_masks(features, model.encode_prompts(prompts)).mask_logits[0, 0] > 0
-    rows, columns = np.mgrid[:256, :256] * 2 + 1
-    ellipse = ((columns - 160) / 60) ** 2 + ((rows - 240) / 40) ** 2 <= 1
-    both = np.logical_and(masks.numpy(), ellipse).sum()
-    assert both / np.logical_or(masks.numpy(), ellipse).sum() > 0.9
+    embeddings = model.encode_prompts(make_prompts([[50, 60, 150, 90]], [[300, 310]]))
+    decoder = model.mask_decoder
+    image_pe = model.pe.image_pe()
+    field = decoder.decode_field(
+        features.image_embeddings, image_pe, embeddings, features.fine_features
+    )
+    every, ious = field.draw(), field.iou_predictions
+    assert every.shape == (2, 4, 256, 256)
+    best = 1 + int(ious[1, 1:].argmax())
+    decoded = model.decode_masks(features, embeddings)
+    torch.testing.assert_close(decoded.mask_logits[0], every[0, :1])
+    torch.testing.assert_close(decoded.mask_logits[1], every[1, best : best + 1])
+    assert decoded.iou_predictions is not None
+    torch.testing.assert_close(
+        decoded.iou_predictions[:, 0], torch.stack([ious[0, 0], ious[1, best]])
+    )
+
+
+@torch.inference_mode()
+def test_a_field_says_at_points_what_it_draws(model: OVSAM) -> None:
+    """Training asks for points, inference draws: the same function."""
+    features = model.encode_images(torch.randn(2, 3, 512, 512), [(512, 512), (512, 400)])
+    prompts = make_prompts([[50, 60, 350, 290]], [[300, 310], [30, 40]])
+    prompts = replace(prompts, image_index=torch.tensor([1, 0, 1]))
+    field = model.mask_decoder.decode_field(
+        features.image_embeddings,
+        model.pe.image_pe(),
+        model.encode_prompts(prompts),
+        features.fine_features,
+    )
+    cells = torch.rand(3, 400, 2, generator=torch.Generator().manual_seed(0))
+    cells = ((cells * 255).long() + 0.5) / 256
+    drawn = field.draw()
+    places = (cells * 256).long()
+    expected = torch.stack(
+        [drawn[row][:, places[row, :, 1], places[row, :, 0]] for row in range(3)]
+    )
+    found = field.sample(cells)
+    # Drawing works at stride 4 and enlarges; between cells a noise image differs
+    assert float((found - expected).abs().mean()) < 0.1 * float(expected.std())
 
 
 @torch.inference_mode()

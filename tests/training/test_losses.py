@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.training.losses import (
+    choose_masks,
     choose_uncertain_points,
     classification_loss,
-    compute_cell_ious,
     count_candidates,
     dice_loss,
+    estimate_ious,
     iou_loss,
     mask_loss,
     sample_candidates,
-    sample_maps,
     sample_true_masks,
+    weigh_candidates,
+    weigh_masks,
 )
 
 
@@ -47,9 +50,8 @@ def test_classification_loss_is_the_references() -> None:
 
 
 def test_uncertain_points_lie_where_logits_are_near_zero() -> None:
-    columns = torch.linspace(-8, 8, 64).expand(64, 64)[None, None]
     candidates = torch.rand(1, count_candidates(400), 2, generator=torch.Generator().manual_seed(0))
-    points = choose_uncertain_points(columns, candidates, 400)
+    points = choose_uncertain_points(16 * candidates[..., 0] - 8, candidates, 400)
     assert candidates.shape == (1, 1300, 2) and points.shape == (1, 400, 2)
     assert float((points[0, :300, 0] - 0.5).abs().max()) < 0.3
     assert torch.equal(points[:, 300:], candidates[:, 1200:])  # unseen
@@ -92,14 +94,14 @@ def test_background_weighs_a_tenth() -> None:
 def test_maps_are_sampled_at_cell_centers() -> None:
     maps = torch.arange(8.0).reshape(1, 1, 2, 4)
     points = torch.tensor([[[0.125, 0.25], [0.875, 0.75], [0.5, 0.5]]])
-    assert sample_maps(maps, points).tolist() == [[0.0, 7.0, 3.5]]
+    assert DecodedMasks(maps, None).sample(points).tolist() == [[[0.0, 7.0, 3.5]]]
 
 
 def test_true_masks_are_sampled_as_maps_are() -> None:
     generator = torch.Generator().manual_seed(1)
     masks = torch.rand(3, 16, 16, generator=generator) < 0.5
     index, points = torch.tensor([2, 0]), torch.rand(2, 200, 2, generator=generator)
-    expected = sample_maps(masks[index][:, None].float(), points)
+    expected = DecodedMasks(masks[index][:, None].float(), None).sample(points)[:, 0]
     assert torch.allclose(sample_true_masks(masks, index, points), expected, atol=1e-5)
 
 
@@ -108,15 +110,37 @@ def test_no_boxes_cost_nothing() -> None:
     assert float(loss) == 0
 
 
-def test_ious_count_parts_of_cells() -> None:
-    """A mask of two cells, of which the object covers one and a half."""
-    mask_logits = torch.full((1, 3, 4, 4), -1.0)
-    mask_logits[0, 0, 1, :2] = 1
-    mask_logits[0, 1] = 1
-    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
-    masks[1, 4:8, :6] = True
-    found = compute_cell_ious(mask_logits, masks, torch.tensor([1]))
-    assert found[0].tolist() == pytest.approx([24 / 32, 24 / 256, 0.0])
+@pytest.mark.parametrize("near_share", [0.0, 2 / 3])
+def test_ious_are_estimated_without_bias(near_share: float) -> None:
+    """Two discs whose IoU is known, one small object in a large frame."""
+    boxes = torch.tensor([[0.4, 0.4, 0.5, 0.5], [0.1, 0.2, 0.9, 0.8]])
+    generator = torch.Generator().manual_seed(0)
+    points = sample_candidates(boxes, 200_000, generator, near_share=near_share)
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    truth = ((points >= low) & (points < high)).all(dim=2).float()
+    shifted = ((points >= low) & (points < high + (high - low) * torch.tensor([0.5, 0.0]))).all(
+        dim=2
+    )
+    empty, leaking = torch.zeros_like(truth) - 1, torch.ones_like(truth)
+    logits = torch.stack([2 * truth - 1, 2 * shifted.float() - 1, empty, leaking], dim=1)
+    shares = weigh_candidates(boxes, points, near_share=near_share)
+    found = estimate_ious(logits, truth, shares)
+    wide = [1 / 1.5, 0.8 / 0.9]  # the second box, shifted, leaves the frame
+    for row in range(2):
+        area = float((boxes[row, 2:] - boxes[row, :2]).prod())
+        assert found[row].tolist() == pytest.approx([1, wide[row], 0, area], abs=0.03)
+
+
+def test_of_a_lone_point_the_best_mask_learns_most() -> None:
+    losses = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 0.5]])
+    is_lone = torch.tensor([False, True])
+    assert weigh_masks(losses, is_lone).tolist() == [[1, 0, 0], [0, 0, 1]]
+    shares = weigh_masks(losses, is_lone, single_share=0.3, other_share=0.03)
+    assert shares[0].tolist() == [1, 0, 0]
+    assert shares[1].tolist() == pytest.approx([0.3, 0.03, 1.0])
+    assert weigh_masks(losses[:, :1], torch.tensor([False, False])).tolist() == [[1], [1]]
+    logits, ious = torch.arange(12.0).reshape(2, 3, 2), torch.tensor([[0.9, 0, 0], [0.9, 0.3, 0.4]])
+    assert choose_masks(logits, ious, torch.tensor([False, True])).tolist() == [[0, 1], [10, 11]]
 
 
 def test_iou_loss_is_the_mean_square() -> None:

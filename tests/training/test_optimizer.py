@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from ovsam_cli.training.optimizer import build_optimizer, set_rate
-from ovsam_cli.training.schedule import LoopOptions
+from ovsam_cli.training.schedule import LoopOptions, Undecayed
 
 
 class Stage(nn.Module):
@@ -23,15 +23,24 @@ class Stage(nn.Module):
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
 
 
-def make_options(folder: Path, factors: dict[str, float]) -> LoopOptions:
+def make_options(
+    folder: Path, factors: dict[str, float], undecayed: Undecayed = "norms"
+) -> LoopOptions:
     return LoopOptions(
-        folder=folder, max_steps=9, learning_rate=1.0, weight_decay=0.05, rate_factors=factors
+        folder=folder,
+        max_steps=9,
+        learning_rate=1.0,
+        weight_decay=0.05,
+        rate_factors=factors,
+        undecayed=undecayed,
     )
 
 
-def test_groups_by_factor_and_decay(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("undecayed", "of_others"), [("norms", 0.05), ("vectors", 0.0)])
+def test_groups_by_factor_and_decay(tmp_path: Path, undecayed: Undecayed, of_others: float) -> None:
+    """The published recipe spares norms alone (spec 7.1)."""
     stage = Stage()
-    options = make_options(tmp_path, {"upper": 0.1, "upper.last": 0.01})
+    options = make_options(tmp_path, {"upper": 0.1, "upper.last": 0.01}, undecayed)
     optimizer = build_optimizer(stage, stage, options)
     names = {id(one): name for name, one in stage.named_parameters()}
     set_rate(optimizer, 2.0)
@@ -42,13 +51,13 @@ def test_groups_by_factor_and_decay(tmp_path: Path) -> None:
     }
     assert found == {
         "upper.first.weight": (0.2, 0.05),
-        "upper.first.bias": (0.2, 0.0),
+        "upper.first.bias": (0.2, of_others),
         "upper.last.weight": (0.02, 0.05),
-        "upper.last.bias": (0.02, 0.0),
+        "upper.last.bias": (0.02, of_others),
         "uppermost.weight": (2.0, 0.05),
         "norm.weight": (2.0, 0.0),
         "norm.bias": (2.0, 0.0),
-        "tokens.weight": (2.0, 0.0),
+        "tokens.weight": (2.0, of_others),
     }
 
 

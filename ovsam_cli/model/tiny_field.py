@@ -1,0 +1,157 @@
+"""The masks of `tiny` as functions of the place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.model.tiny_prompts import cell_centers, describe_box, describe_places
+from ovsam_cli.model.tiny_similarity import (
+    Likeness,
+    Seeds,
+    compare,
+    sample_image_maps,
+    sample_own_maps,
+)
+
+PROMPTS_AT_ONCE = 8  # whose every cell is worked out together
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceValues:
+    """What an image has at N places: (B, C, N) tensors, or (C, N) for places all prompts share.
+
+    Attributes:
+        fine: (hidden + fine_dim) channels: those added to the hidden values, the features.
+        learned, coarse, trunk: unit vectors of the three levels of likeness.
+    """
+
+    fine: Tensor
+    learned: Tensor
+    coarse: Tensor
+    trunk: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TinyField:
+    """The masks of B prompts as functions of the place.
+
+    Attributes:
+        model_size: side of the model frame in pixels.
+        read_values, mix: layers on a place's values, of the decoder.
+        prompts: B prompts.
+        likeness: unit vectors of the images' places.
+        seeds: of the prompts.
+        fine: (I, hidden + fine_dim, 4h, 4w) of the images.
+        keys: (B, hidden, h, w) of the prompts.
+        weights: four (B, M, C) groups of the hypernetwork.
+        iou_predictions: (B, M).
+    """
+
+    model_size: int
+    read_values: nn.Linear
+    mix: nn.Linear
+    prompts: ModelPrompts
+    likeness: Likeness
+    seeds: Seeds
+    fine: Tensor
+    keys: Tensor
+    weights: tuple[Tensor, ...]
+    iou_predictions: Tensor
+
+    def sample(self, points: Tensor) -> Tensor:
+        """(B, N, 2) points in [0, 1], x first -> (B, M, N) mask logits."""
+        size = self.model_size
+        places, index = points * size, self.prompts.image_index
+        stride4 = torch.cat([self.fine, self.likeness.fine], dim=1)
+        values = sample_image_maps(stride4, places, index, size)
+        fine, unit = values.tensor_split([self.fine.shape[1]], dim=1)
+        learned, trunk = self.likeness.split_fine(unit)
+        coarse = sample_image_maps(self.likeness.coarse, places, index, size)
+        keys = sample_own_maps(self.keys, places, size)
+        said = describe_places(self.prompts, places, size)
+        logits = self._weigh(said, PlaceValues(fine, learned, coarse, trunk), keys)
+        return logits + self.weights[3] @ said[:, :2]
+
+    def draw(self) -> Tensor:
+        """(B, M, 8h, 8w) mask logits of every cell of stride 2."""
+        side = 2 * self.fine.shape[-1]
+        drawn = [self.fine.new_zeros(0, self.weights[0].shape[1], side, side)]
+        order = [torch.zeros(0, dtype=torch.int64, device=self.fine.device)]
+        for number in range(len(self.fine)):
+            rows = (self.prompts.image_index == number).nonzero()[:, 0]
+            values = self._read_image(number)
+            for few in torch.split(rows, PROMPTS_AT_ONCE):
+                drawn.append(self._take(few)._draw_cells(values))
+                order.append(few)
+        return torch.cat(drawn)[torch.cat(order).argsort()]
+
+    def choose(self, chosen: Tensor) -> TinyField:
+        """The field of one mask a prompt, (B,) int64."""
+        columns = chosen[:, None]
+        weights = tuple(
+            group.gather(1, columns[..., None].expand(-1, -1, group.shape[2]))
+            for group in self.weights
+        )
+        return replace(
+            self, weights=weights, iou_predictions=self.iou_predictions.gather(1, columns)
+        )
+
+    def _take(self, rows: Tensor) -> TinyField:
+        return replace(
+            self,
+            prompts=self.prompts.take(rows),
+            seeds=self.seeds.take(rows),
+            keys=self.keys[rows],
+            weights=tuple(group[rows] for group in self.weights),
+            iou_predictions=self.iou_predictions[rows],
+        )
+
+    def _read_image(self, number: int) -> PlaceValues:
+        """What an image has at its cells of stride 4, once for all its prompts."""
+        learned, trunk = self.likeness.split_fine(self.likeness.fine[number : number + 1])
+        coarse = _enlarge(self.likeness.coarse[number : number + 1], self.fine.shape[-1])
+        maps = (self.fine[number : number + 1], learned, coarse, trunk)
+        fine, learned, coarse, trunk = (level[0].flatten(1) for level in maps)
+        return PlaceValues(fine, learned, coarse, trunk)
+
+    def _draw_cells(self, values: PlaceValues) -> Tensor:
+        """(B, M, 8h, 8w) of prompts of one image."""
+        side, size, device = self.fine.shape[-1], self.model_size, self.keys.device
+        said = describe_places(self.prompts, cell_centers(side, size, device)[None], size)
+        logits = self._weigh(said, values, _enlarge(self.keys, side).flatten(2))
+        drawn = _enlarge(logits.view(*logits.shape[:2], side, side), 2 * side)
+        # The ellipse at stride 2: a box of 10 pixels is two cells at stride 4.
+        places = cell_centers(2 * side, size, device)[None]
+        prior = self.weights[3] @ describe_box(self.prompts, places)[:, :2]
+        return drawn + prior.view_as(drawn)
+
+    def _weigh(self, said: Tensor, at: PlaceValues, keys: Tensor) -> Tensor:
+        """(B, M, N) logits, without the prior, from what there is at N places.
+
+        Args:
+            said: (B, C, N) by the prompts.
+            at: by the images.
+            keys: (B, hidden, N) of the prompts.
+        """
+        mixed, valued, constant, _ = self.weights
+        hidden_dim = self.mix.out_features
+        values = torch.cat([said, compare(self.seeds, (at.learned, at.coarse, at.trunk))], dim=1)
+        skip, features = at.fine.tensor_split([hidden_dim], dim=-2)
+        hidden = F.relu(keys + skip + map_places(self.read_values, values))
+        hidden = F.relu(map_places(self.mix, hidden))  # (B, hidden, N)
+        of_hidden, of_features = mixed.tensor_split([hidden_dim], dim=2)
+        return of_hidden @ hidden + of_features @ features + valued @ values + constant
+
+
+def map_places(layer: nn.Linear, values: Tensor) -> Tensor:
+    """Apply a linear layer to the channels of (B, C, N)."""
+    return layer.weight @ values + layer.bias[:, None]
+
+
+def _enlarge(maps: Tensor, side: int) -> Tensor:
+    return F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
