@@ -15,8 +15,8 @@ BPY := bpy>=5.0.1,<6
 demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
 	@$(DEMO) --prompts examples/prompts.json --out demo-output/prompts
-	@echo "== no prompts: a grid of 16 x 16 points"
-	@$(DEMO) --grid 16 --min-stability 0.6 --out demo-output/grid
+	@echo "== no prompts: a grid of 10 x 10 points"
+	@$(DEMO) --grid 10 --out demo-output/grid
 	@echo "COCO files and overlay pictures:"
 	@ls demo-output/*/annotations.json demo-output/*/previews/*.jpg
 

@@ -33,8 +33,8 @@ TINY_CONFIG = OVSAMConfig(
     logit_scale=3.0,
     alpha=0.25,
     beta=0.25,
-    grid_min_stability=0.6,
-    grid_min_iou=0.5,
+    grid_min_stability=0.5,
+    grid_min_iou=0.4,
     neck_depth=2,
 )
 
