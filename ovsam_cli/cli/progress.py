@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -66,3 +67,8 @@ def _lines(console: Console, what: str) -> Callable[[int, int], None]:
         console.say(f"{done:,}/{total:,} {what}, {rate:.2f}/s, {left:.0f} s left")
 
     return on_progress
+
+
+def is_first_rank() -> bool:
+    """Of several processes that torchrun started, one speaks."""
+    return os.environ.get("RANK", "0") == "0"

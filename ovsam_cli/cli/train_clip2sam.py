@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, one_line_errors
-from ovsam_cli.cli.progress import count_progress
+from ovsam_cli.cli.progress import count_progress, is_first_rank
 
 RESUME = "Run the same command again to go on."
 
@@ -64,7 +64,9 @@ def clip2sam(
         int | None,
         typer.Option(min=1, help="Such batches a step; default: the recipe's images a step."),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-12, help="Default: the recipe's.")
+    ] = None,
     warmup_steps: Annotated[int | None, typer.Option(min=0, help="Default: the recipe's.")] = None,
     precision: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="bfloat16 needs a recent GPU.")
@@ -83,7 +85,7 @@ def clip2sam(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Train masks and names on annotated images; run again to go on."""
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet or not is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.cli.memory import keep_freed_memory
         from ovsam_cli.errors import InputError
@@ -129,4 +131,5 @@ def clip2sam(
             summary = train_clip2sam(options, listeners)
         if not summary.training.is_finished:
             console.say(f"stopped after {summary.training.steps} steps. {RESUME}")
-        console.result(str(summary.model_path))
+        if is_first_rank():
+            console.result(str(summary.model_path))

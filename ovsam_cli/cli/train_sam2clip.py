@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
-from ovsam_cli.cli.progress import count_progress
+from ovsam_cli.cli.progress import count_progress, is_first_rank
 
 if TYPE_CHECKING:
     from ovsam_cli.training.teacher_encoding import CacheEstimate
@@ -45,7 +44,7 @@ def cache_teacher(
     quiet: Quiet = False,
 ) -> None:
     """Compute SAM's features of images once; what is there already is left out."""
-    console = Console(quiet=quiet or not _is_first_rank())
+    console = Console(quiet=quiet or not is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.training import teacher_processes
         from ovsam_cli.training.teacher_encoding import EncodingOptions
@@ -65,14 +64,9 @@ def cache_teacher(
             )
         if summary.num_skipped:
             console.say(f"{summary.num_skipped} images failed: see {out / 'skipped.jsonl'}")
-        if _is_first_rank():
+        if is_first_rank():
             console.result(str(out))
         raise typer.Exit(ExitCode.SOME_FAILED if summary.num_skipped else ExitCode.FINISHED)
-
-
-def _is_first_rank() -> bool:
-    """Of several processes that torchrun started, one speaks."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class _ImageCount:
@@ -116,7 +110,8 @@ def sam2clip(
         typer.Option(min=1, help="Such batches a step; default: 16 images in all processes."),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: 1e-4 for 16 images a step, in proportion.")
+        float | None,
+        typer.Option(min=1e-12, help="Default: 1e-4 for 16 images a step, in proportion."),
     ] = None,
     warmup_steps: Annotated[int, typer.Option(min=0, help="Of the linear rise.")] = 500,
     precision: Precision = "float32",
@@ -130,7 +125,7 @@ def sam2clip(
     quiet: Quiet = False,
 ) -> None:
     """Train a neck on a frozen CLIP trunk to make SAM's features; run again to go on."""
-    console = Console(quiet=quiet or not _is_first_rank())
+    console = Console(quiet=quiet or not is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.training.sam2clip import DistillRecipe
         from ovsam_cli.training.sam2clip_inputs import Sam2ClipOptions
@@ -162,5 +157,5 @@ def sam2clip(
             summary = train_sam2clip(options, listeners)
         if not summary.training.is_finished:
             console.say(f"stopped after {summary.training.steps} steps. {RESUME}")
-        if _is_first_rank():
+        if is_first_rank():
             console.result(str(summary.neck_path))

@@ -15,7 +15,6 @@ from ovsam_cli.model.official_files import TEXT_PREFIX, TRAINED_NAME
 from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.own_files import save_weights
 from ovsam_cli.model.tiny_decoder import TinyMaskDecoder
-from ovsam_cli.model.tiny_regions import TinyRegionHead
 from ovsam_cli.training.batches import B, BatchSource, LossModule, derive_seed
 from ovsam_cli.training.checkpoints import Settings, load_trained_weights
 from ovsam_cli.training.clip2sam import Clip2SamLosses
@@ -36,7 +35,7 @@ from ovsam_cli.training.naming import (
     RegionSource,
     describe_batches,
 )
-from ovsam_cli.training.recipes import BoxCalibration
+from ovsam_cli.training.recipes import BoxCalibration, Clip2SamRecipe
 from ovsam_cli.training.validation import build_validation
 from ovsam_cli.vocabulary import read_vocabulary
 
@@ -80,6 +79,7 @@ def train_clip2sam(options: Clip2SamRunOptions, listeners: Clip2SamListeners) ->
     named = None if options.vocabulary is None else read_vocabulary(options.vocabulary)
     data = open_training_data(options.data, named, options.recipe.classes, tell)
     start = build_start_model(options.source, options.seed, tell)
+    check_recipe(start, options.recipe)
     text = embed_vocabulary(start, data.vocabulary, options.text_embeddings, tell)
     source = InstanceSource(data.sets, build_source_options(options, start, len(text)))
     loop = build_loop_options(options, data.num_images, ranks)
@@ -128,8 +128,6 @@ def _train_names(
     model: OVSAM, text: Tensor, source: InstanceSource, run: _Run, tell: Callable[[str], None]
 ) -> TrainingSummary:
     """Describe regions, then train the head of `tiny` on them."""
-    if not isinstance(model.mask_decoder.roi_conv, TinyRegionHead):
-        raise InputError("this recipe is for the head of tiny; give --recipe coco or lvis")
     count = run.options.recipe.described_batches
     assert count is not None
     tell(f"describing the regions of {count:,} views")
@@ -186,13 +184,21 @@ def build_loop_options(options: Clip2SamRunOptions, num_images: int, ranks: Rank
     )
 
 
+def check_recipe(start: StartModel, recipe: Clip2SamRecipe) -> None:
+    """Raise InputError when the recipe trains parts that the model has not."""
+    is_tiny = isinstance(start.model.mask_decoder, TinyMaskDecoder)
+    if not is_tiny and ("fine_neck" in recipe.losses.trained or recipe.described_batches):
+        raise InputError(
+            "this recipe is for tiny's parts; give --model tiny, or --recipe coco or lvis"
+        )
+
+
 def calibrate(start: StartModel, boxes: BoxCalibration | None) -> None:
     """Give boxes of `tiny` the trust they get after training; nothing for None."""
     if boxes is None:
         return
     decoder = start.model.mask_decoder
-    if not isinstance(decoder, TinyMaskDecoder):
-        raise InputError("this recipe is for the decoder of tiny; give --recipe coco or lvis")
+    assert isinstance(decoder, TinyMaskDecoder)  # `check_recipe` saw to it
     decoder.calibrate_boxes(gain=boxes.gain, outside=boxes.outside)
 
 

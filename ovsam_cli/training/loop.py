@@ -181,11 +181,12 @@ class _Loop:
                 is_last = state.step == options.max_steps
                 if is_last or state.step % options.log_steps == 0:
                     self._write_log(log)
+                is_stop = bool(agreed.signal_number) or agreed.is_out_of_time
+                if is_last or is_stop or agreed.checkpoint_due:
+                    self._save(log)  # before validation, which may fail
                 every = options.validation_steps
                 if is_last or (every and state.step % every == 0):
                     self._validate(log)
-                is_stop = bool(agreed.signal_number) or agreed.is_out_of_time
-                if is_last or is_stop or agreed.checkpoint_due:
                     self._save(log)
                 if is_stop:
                     return agreed.signal_number
@@ -195,13 +196,9 @@ class _Loop:
         """The log, on the first rank."""
         if not self._ranks.is_first:
             return None
-        step = self._state.step
-        return RunLog(
-            self._options.folder,
-            step=step,
-            first_index=step * self._order.batches_per_step,
-            on_log=self._callbacks.on_log,
-        )
+        folder, step = self._options.folder, self._state.step
+        first = step * self._order.batches_per_step
+        return RunLog(folder, step=step, first_index=first, on_log=self._callbacks.on_log)
 
     def _step(self, batches: Iterator[B], signals: StopSignals) -> _Agreed:
         state, started = self._state, time.monotonic()
@@ -285,16 +282,17 @@ class _Loop:
         if log is not None:
             self._state.save(self._options.folder, self._settings)
             write_curves(self._options.folder, max_steps=self._options.max_steps)
+        self._ranks.wait()  # others may read it next
         self._last_checkpoint = time.monotonic()
 
     def summary(self) -> TrainingSummary:
         """How the run stands."""
         state, folder = self._state, self._options.folder
-        best = folder / BEST_NAME
+        best, validates = folder / BEST_NAME, self._callbacks.validate is not None
         return TrainingSummary(
             steps=state.step,
             seconds=state.seconds,
             is_finished=state.step >= self._options.max_steps,
             best_score=state.best_score,
-            checkpoint=best if best.exists() else folder / LAST_NAME,
+            checkpoint=best if validates and best.exists() else folder / LAST_NAME,
         )

@@ -74,7 +74,7 @@ class ImageEncoder:
     def _compute_maps(self, image: InstanceImage, device: torch.device) -> tuple[Tensor, ...]:
         config = self.model.config
         pixels, _ = preprocess(
-            read_image(image.path).rgb,
+            read_image(image.path, apply_exif=False).rgb,
             model_size=config.model_size,
             mean=config.pixel_mean,
             std=config.pixel_std,
