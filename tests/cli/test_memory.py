@@ -12,9 +12,11 @@ import numpy as np
 from ovsam_cli.cli.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
+for _ in range(3):  # the first ones grow the heap
+    np.ones(8_000_000).sum()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    np.ones(4_000_000).sum()
+    np.ones(8_000_000).sum()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
