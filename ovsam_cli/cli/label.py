@@ -88,7 +88,7 @@ def label(
         typer.Option(
             min=0,
             max=1,
-            help="Lowest mask stability; default 0 with prompts, 0.9 in grid mode.",
+            help="Lowest mask stability; default 0 with prompts, the model's (0.9) in grid mode.",
             rich_help_panel=NAMES,
         ),
     ] = None,
