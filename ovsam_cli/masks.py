@@ -276,3 +276,11 @@ def mask_to_polygons(segmentation: Rle) -> MaskPolygons:
         for polygon in found.polygons
     )
     return MaskPolygons(tuple(moved), found.num_holes)
+
+
+def list_run_lengths(rle: Rle) -> list[int]:
+    """Lengths of the runs column by column, the first one of background."""
+    flat = decode_mask(rle).ravel(order="F")
+    starts = np.flatnonzero(np.diff(flat)) + 1
+    lengths: list[int] = np.diff(np.concatenate([[0], starts, [flat.size]])).tolist()
+    return [0, *lengths] if flat[0] else lengths

@@ -10,7 +10,7 @@ def keep_freed_memory() -> bool:
     """Let the C library keep what is freed instead of giving it back to the system.
 
     Otherwise each layer's large result is mapped anew and zeroed page by page by the kernel: on
-    the CPU that took half of the bundled model's trunk (154 of 324 ms an image, measured). The
+    the CPU that took half of the bundled model's trunk (it then took 170 of 324 ms an image). The
     peak of the memory in use stays the same. For programs, not for libraries: it counts for the
     whole process.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -88,24 +87,20 @@ def clip2sam(
     console = Console(quiet=quiet or not is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.cli.memory import keep_freed_memory
-        from ovsam_cli.errors import InputError
         from ovsam_cli.training.clip2sam_inputs import Clip2SamRunOptions, ModelSource
         from ovsam_cli.training.clip2sam_run import Clip2SamListeners, train_clip2sam
         from ovsam_cli.training.data_specs import parse_data_spec
-        from ovsam_cli.training.recipes import RECIPES
+        from ovsam_cli.training.recipes import RECIPES, change_recipe
 
-        if (val_annotations is None) != (val_images is None):
-            raise InputError("--val-annotations and --val-images go together")
         keep_freed_memory()
-        chosen = RECIPES[recipe]
-        chosen = replace(
-            chosen,
-            classes=classes or chosen.classes,
-            epochs=epochs or chosen.epochs,
-            max_steps=max_steps or (None if epochs else chosen.max_steps),
-            images_per_batch=batch or chosen.images_per_batch,
-            learning_rate=learning_rate or chosen.learning_rate,
-            warmup_steps=chosen.warmup_steps if warmup_steps is None else warmup_steps,
+        chosen = change_recipe(
+            RECIPES[recipe],
+            classes=classes,
+            epochs=epochs,
+            max_steps=max_steps,
+            images_per_batch=batch,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
         )
         options = Clip2SamRunOptions(
             out=out,
@@ -119,7 +114,7 @@ def clip2sam(
             precision=precision,
             device=device,
             num_workers=workers,
-            validation=(val_annotations, val_images) if val_annotations and val_images else None,
+            validation=check_validation(val_annotations, val_images),
             validation_steps=val_steps,
             validation_images=val_count,
             seed=seed,
@@ -133,3 +128,14 @@ def clip2sam(
             console.say(f"stopped after {summary.training.steps} steps. {RESUME}")
         if is_first_rank():
             console.result(str(summary.model_path))
+
+
+def check_validation(annotations: Path | None, images: Path | None) -> tuple[Path, Path] | None:
+    """Both or neither."""
+    from ovsam_cli.errors import InputError
+
+    if annotations and images:
+        return annotations, images
+    if annotations or images:
+        raise InputError("--val-annotations and --val-images go together")
+    return None

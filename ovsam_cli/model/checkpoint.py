@@ -70,20 +70,25 @@ def build_ovsam(config: OVSAMConfig) -> OVSAM:
             image_size=config.trunk_image_size,
             text_dim=config.text_dim,
         ),
-        neck=Sam2ClipNeck(
-            in_channels=config.fpn_channels,
-            strides=config.fpn_strides,
-            model_size=config.model_size,
-            grid_size=config.grid_size,
-            embed_dim=config.neck_dim,
-            depth=config.neck_depth,
-            num_heads=config.neck_heads,
-            window_size=config.neck_window,
-            out_dim=config.embed_dim,
-        ),
+        neck=build_sam2clip_neck(config),
         pe=PromptEncoder(embed_dim=config.embed_dim, grid_hw=grid_hw, model_size=config.model_size),
         fpn_neck=Fpn(in_channels=config.fpn_channels, out_channels=config.fpn_dim),
         mask_decoder=_build_mask_decoder(config),
+    )
+
+
+def build_sam2clip_neck(config: OVSAMConfig) -> Sam2ClipNeck:
+    """The SAM2CLIP neck of these sizes, untrained."""
+    return Sam2ClipNeck(
+        in_channels=config.fpn_channels,
+        strides=config.fpn_strides,
+        model_size=config.model_size,
+        grid_size=config.grid_size,
+        embed_dim=config.neck_dim,
+        depth=config.neck_depth,
+        num_heads=config.neck_heads,
+        window_size=config.neck_window,
+        out_dim=config.embed_dim,
     )
 
 

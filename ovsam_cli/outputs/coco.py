@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO, Literal
 
-import numpy as np
-
 from ovsam_cli import masks
 from ovsam_cli.outputs.files import output_error, write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue, prompt_to_json, shortest_floats
@@ -274,7 +272,7 @@ class CocoWriter:
         if self._options.masks == "none":
             return {}
         if self._options.masks == "rle-uncompressed":
-            counts = _run_lengths(rle)
+            counts = masks.list_run_lengths(rle)
             return {"segmentation": {"size": list(rle["size"]), "counts": counts}}
         if self._options.masks == "polygon":
             outlines = masks.mask_to_polygons(rle)
@@ -285,14 +283,6 @@ class CocoWriter:
                 return {"segmentation": polygons}
             self._num_rle_fallbacks += 1
         return {"segmentation": {"size": list(rle["size"]), "counts": rle["counts"]}}
-
-
-def _run_lengths(rle: Rle) -> list[int]:
-    """Lengths of the runs column by column, the first one of background."""
-    flat = masks.decode_mask(rle).ravel(order="F")
-    starts = np.flatnonzero(np.diff(flat)) + 1
-    lengths: list[int] = np.diff(np.concatenate([[0], starts, [flat.size]])).tolist()
-    return [0, *lengths] if flat[0] else lengths
 
 
 def _dump(value: Mapping[str, JsonValue]) -> bytes:

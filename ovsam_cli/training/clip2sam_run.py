@@ -30,7 +30,7 @@ from ovsam_cli.training.instance_batches import InstanceSource, SourceOptions
 from ovsam_cli.training.logs import LogLine
 from ovsam_cli.training.loop import LoopOptions, TrainingSummary, Validate, train
 from ovsam_cli.training.naming import (
-    DescriptorNoise,
+    NAME_NOISE,
     NameLosses,
     RegionSource,
     describe_batches,
@@ -135,7 +135,7 @@ def _train_names(
     regions = RegionSource(
         descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(run.options.seed, 2)
     )
-    return _train_stage(NameLosses(model, text, DescriptorNoise()), regions, run)
+    return _train_stage(NameLosses(model, text, NAME_NOISE), regions, run)
 
 
 def _tell_nobody(text: str) -> None:

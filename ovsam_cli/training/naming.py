@@ -19,23 +19,11 @@ from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.tiny_regions import TinyRegionHead, describe_regions
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.training.batches import BatchSource, LossModule, SkippedImage
+from ovsam_cli.training.clip2sam import MapNoise
 from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.losses import classification_loss
 
-
-@dataclass(frozen=True, slots=True)
-class DescriptorNoise:
-    """Faults of descriptors, as strong as it comes, anew for every region and pass.
-
-    Attributes:
-        noise: in standard deviations of a value.
-        dropout: greatest share of values that are dropped.
-        gain: deviation of the values' factors.
-    """
-
-    noise: float = 0.5
-    dropout: float = 0.5
-    gain: float = 0.3
+NAME_NOISE = MapNoise(noise=0.5, dropout=0.5, gain=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +84,7 @@ class NameLosses(LossModule[RegionBatch]):
 
     text_embeddings: Tensor
 
-    def __init__(self, model: OVSAM, text_embeddings: Tensor, noise: DescriptorNoise) -> None:
+    def __init__(self, model: OVSAM, text_embeddings: Tensor, noise: MapNoise) -> None:
         super().__init__()
         head = model.mask_decoder.roi_conv
         assert isinstance(head, TinyRegionHead)  # checked by the caller
@@ -116,9 +104,9 @@ class NameLosses(LossModule[RegionBatch]):
 
 
 def disturb_descriptors(
-    descriptors: Tensor, options: DescriptorNoise, generator: torch.Generator
+    descriptors: Tensor, options: MapNoise, generator: torch.Generator
 ) -> Tensor:
-    """(R, C) descriptors with noise and dropped values."""
+    """(R, C) descriptors with noise and dropped values, anew for every region and pass."""
     device, size = descriptors.device, descriptors.shape
     strength, share = torch.rand(2, size[0], 1, generator=generator, device=device)
     share = share * options.dropout

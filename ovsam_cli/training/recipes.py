@@ -136,3 +136,25 @@ RECIPES: dict[RecipeName, Clip2SamRecipe] = {
     "tiny": TINY_RECIPE,
     "tiny-names": TINY_NAMES_RECIPE,
 }
+
+
+def change_recipe(
+    recipe: Clip2SamRecipe,
+    *,
+    classes: ClassSplit | None = None,
+    epochs: int | None = None,
+    max_steps: int | None = None,
+    images_per_batch: int | None = None,
+    learning_rate: float | None = None,
+    warmup_steps: int | None = None,
+) -> Clip2SamRecipe:
+    """The recipe with what is given in place of its own; epochs replace its number of steps."""
+    return replace(
+        recipe,
+        classes=classes or recipe.classes,
+        epochs=epochs or recipe.epochs,
+        max_steps=max_steps or (None if epochs else recipe.max_steps),
+        images_per_batch=images_per_batch or recipe.images_per_batch,
+        learning_rate=learning_rate or recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps if warmup_steps is None else warmup_steps,
+    )

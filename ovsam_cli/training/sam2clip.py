@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovsam_cli.model.checkpoint import build_sam2clip_neck
 from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.sam2clip import Sam2ClipNeck
 from ovsam_cli.model.sam_encoder import SamEncoder
@@ -134,17 +135,7 @@ def build_neck(config: OVSAMConfig, *, pos_embed: Tensor, seed: int) -> Sam2Clip
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        neck = Sam2ClipNeck(
-            in_channels=config.fpn_channels,
-            strides=config.fpn_strides,
-            model_size=config.model_size,
-            grid_size=config.grid_size,
-            embed_dim=config.neck_dim,
-            depth=config.neck_depth,
-            num_heads=config.neck_heads,
-            window_size=config.neck_window,
-            out_dim=config.embed_dim,
-        )
+        neck = build_sam2clip_neck(config)
     if pos_embed.shape != neck.pos_embed.shape:
         raise ValueError(
             f"pos_embed is {tuple(pos_embed.shape)}, not {tuple(neck.pos_embed.shape)}"

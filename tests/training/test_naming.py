@@ -15,7 +15,7 @@ from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
 from ovsam_cli.model.tiny_regions import DESCRIPTOR_SIZE
 from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.naming import (
-    DescriptorNoise,
+    NAME_NOISE,
     NameLosses,
     RegionSource,
     describe_batches,
@@ -95,7 +95,7 @@ def test_regions_depend_on_their_number_alone_and_rare_names_come_more_often() -
 def test_noise_keeps_the_mean_and_repeats_with_its_generator() -> None:
     descriptors = torch.ones(4000, 50)
     found = [
-        disturb_descriptors(descriptors, DescriptorNoise(), torch.Generator().manual_seed(seed))
+        disturb_descriptors(descriptors, NAME_NOISE, torch.Generator().manual_seed(seed))
         for seed in (0, 0, 1)
     ]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
@@ -110,7 +110,7 @@ def test_the_head_learns(model: OVSAM) -> None:
     noise = 0.3 * torch.randn(120, DESCRIPTOR_SIZE, generator=generator)
     source = RegionSource((centers[labels] + noise).half(), labels, batch_size=32, seed=0)
     text = F.normalize(torch.randn(3, 1, 384, generator=generator), dim=-1)
-    losses = NameLosses(model, text, DescriptorNoise())
+    losses = NameLosses(model, text, NAME_NOISE)
     optimizer = torch.optim.AdamW(losses.trained_parts().parameters(), lr=1e-3)
     values = []
     for step in range(30):
