@@ -135,7 +135,13 @@ def _train_names(
     regions = RegionSource(
         descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(run.options.seed, 2)
     )
-    return _train_stage(NameLosses(model, text, NAME_NOISE), regions, run)
+    losses = NameLosses(model, text, NAME_NOISE)
+    before = {key: value.clone() for key, value in losses.head.state_dict().items()}
+    summary = _train_stage(losses, regions, run)
+    share = run.options.recipe.start_share
+    after = losses.head.state_dict()
+    losses.head.load_state_dict({k: after[k].cpu().lerp(before[k], share) for k in before})
+    return summary
 
 
 def _tell_nobody(text: str) -> None:

@@ -45,6 +45,8 @@ class Clip2SamRecipe:
         boxes: trust in boxes that the written weights of `tiny` get, or None.
         described_batches: train the head of `tiny` alone, on the regions of so many micro-batches,
             described once; None trains as `losses` say, every batch anew.
+        start_share: of the head's weights before that in those written, which keeps what they
+            knew of other pictures (WiSE-FT; Wortsman et al. 2022).
     """
 
     losses: Clip2SamOptions = field(default_factory=Clip2SamOptions)
@@ -70,6 +72,7 @@ class Clip2SamRecipe:
     is_half: bool = False
     boxes: BoxCalibration | None = None
     described_batches: int | None = None
+    start_share: float = 0.0
 
     def count_steps(self, num_images: int, images_a_step: int) -> int:
         """Steps of the schedule for this many images."""
@@ -105,7 +108,7 @@ TINY_RECIPE = Clip2SamRecipe(
     classes="all",
     images_a_step=2,
     images_per_batch=1,
-    max_steps=1800,
+    max_steps=2400,
     learning_rate=1.2e-3,
     weight_decay=0.02,
     undecayed="vectors",
@@ -121,9 +124,10 @@ TINY_NAMES_RECIPE = replace(
     TINY_RECIPE,
     prompts=MixedPrompts(num_prompts=1),
     boxes=None,
-    described_batches=1200,
+    described_batches=2400,
+    start_share=0.25,
     images_a_step=1,
-    max_steps=3000,
+    max_steps=4000,
     learning_rate=1e-3,
     weight_decay=0.05,
     gradient_clip=None,
