@@ -1,0 +1,1 @@
+"""Speed, each figure beside the proof that both sides compute the same."""
