@@ -13,8 +13,9 @@ from figure_answers import AnnotatedSet, Names
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.datasets import InstanceImage
 from ovsam_cli.labelling.options import LabelOptions
-from ovsam_cli.labelling.pipeline import Labeller, label_batch
+from ovsam_cli.labelling.pipeline import label_batch
 from ovsam_cli.labelling.planner import ImageBatch, prepare_image
+from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.masks import mask_boxes
 from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.structures import ImageRecord, ImageResult, Prompts

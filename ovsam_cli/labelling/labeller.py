@@ -9,8 +9,8 @@ import torch
 from ovsam_cli.errors import InputError
 from ovsam_cli.labelling.device import choose_device, choose_dtype
 from ovsam_cli.labelling.options import LabelOptions
-from ovsam_cli.labelling.pipeline import Labeller
 from ovsam_cli.labelling.plan import RunPlan
+from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.text_embeddings import (
     TextEmbeddings,
     build_text_embeddings,

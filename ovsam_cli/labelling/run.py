@@ -12,7 +12,7 @@ from ovsam_cli.errors import ImageError
 from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.labeller import build_labeller
 from ovsam_cli.labelling.options import LabelRequest
-from ovsam_cli.labelling.pipeline import Labeller, label_batch, label_by_grid
+from ovsam_cli.labelling.pipeline import label_batch, label_by_grid
 from ovsam_cli.labelling.plan import RunPlan, plan_run
 from ovsam_cli.labelling.planner import (
     ImageBatch,
@@ -28,6 +28,7 @@ from ovsam_cli.labelling.run_files import (
     write_run_files,
 )
 from ovsam_cli.labelling.run_folder import prepare_output
+from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.structures import Detections, ImageRecord, ImageResult, Prompts
 

@@ -15,8 +15,8 @@ import torch
 from ovsam_cli import __version__
 from ovsam_cli.labelling.device import describe_device
 from ovsam_cli.labelling.fingerprint import Fingerprint
-from ovsam_cli.labelling.pipeline import Labeller
 from ovsam_cli.labelling.plan import RunPlan
+from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.outputs.coco import CocoCategory, CocoOptions, CocoSummary, CocoWriter
 from ovsam_cli.outputs.files import write_whole_file
