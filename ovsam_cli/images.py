@@ -10,16 +10,15 @@ import glob
 import hashlib
 import os
 import stat
-import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from ovsam_cli.decoding import DecodedImage, decode_image
 from ovsam_cli.errors import ImageError, InputError
-from ovsam_cli.raster import RgbArray, resize_bilinear, scale_deep_gray
+from ovsam_cli.raster import RgbArray, resize_bilinear
 from ovsam_cli.structures import FloatArray, ImageGeometry, ImageRecord
 
 IMAGE_SUFFIXES = frozenset(
@@ -28,30 +27,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 # Pillow itself refuses larger images, as likely decompression bombs (2 x Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
-EXIF_ORIENTATION_TAG = 0x0112
-_TURN_NAMES = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
-_TURNS = {tag: Image.Transpose[name] for tag, name in enumerate(_TURN_NAMES.split(), start=2)}
-_BACK = {6: 8, 8: 6}  # all other orientations undo themselves
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """One decoded image.
-
-    Attributes:
-        rgb: (H, W, 3) uint8, read-only, original frame.
-        exif_orientation: the file's tag 1..8, also when it was not applied; 1 when absent.
-        num_frames: frames or pages in the file; `rgb` is the first.
-        warnings: what was converted or left out, in words.
-        sha256: of the file's bytes, hexadecimal.
-    """
-
-    rgb: RgbArray
-    exif_orientation: int
-    num_frames: int
-    warnings: tuple[str, ...]
-    sha256: str
 
 
 def find_images(arguments: Sequence[str]) -> list[ImageRecord]:
@@ -178,69 +154,17 @@ def read_image(
                 if (width := image.width) * (height := image.height) > max_pixels:
                     message = f"{path}: {width} x {height} pixels, the limit is {max_pixels}"
                     raise ImageError(message, reason="too_large")
-                return _decode(image, digest, apply_exif, allow_truncated)
+                return decode_image(
+                    image,
+                    file,
+                    sha256=digest,
+                    apply_exif=apply_exif,
+                    allow_truncated=allow_truncated,
+                )
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything: struct.error, SyntaxError, ...
         raise _as_image_error(path, error) from error
-
-
-def _decode(
-    image: ImageFile.ImageFile, digest: str, apply_exif: bool, allow_truncated: bool
-) -> DecodedImage:
-    notes: list[str] = []
-    # Pillow turns TIFF files itself while loading and then forgets the tag. PNG tags may follow
-    # the pixels, so asking before loading is for TIFF only.
-    before = _read_orientation(image) if image.format == "TIFF" else 1
-    try:
-        image.load()
-    except OSError as error:
-        if not allow_truncated:
-            raise
-        image.tile = []  # the rows decoded so far stay; Pillow now takes the image for loaded
-        notes.append(f"the file is damaged ({error}); missing parts are blank")
-    after = _read_orientation(image)
-    rgb_image = _to_rgb(image, notes)
-    turn = after if apply_exif else _BACK.get(before, before) if before != after else 1
-    if turn in _TURNS:
-        rgb_image = rgb_image.transpose(_TURNS[turn])
-    num_frames = _count_frames(image, notes)
-    orientation = after if after != 1 else before
-    return DecodedImage(np.asarray(rgb_image), orientation, num_frames, tuple(notes), digest)
-
-
-def _read_orientation(image: Image.Image) -> int:
-    found = image.getexif().get(EXIF_ORIENTATION_TAG, 1)
-    return found if found in _TURNS else 1
-
-
-def _count_frames(image: Image.Image, notes: list[str]) -> int:
-    """Called after conversion, because counting moves the file to other frames."""
-    if image.format == "MPO":
-        return 1  # a photo with its embedded previews
-    try:
-        num_frames = int(getattr(image, "n_frames", 1))
-    except (OSError, EOFError, ValueError, SyntaxError, struct.error):
-        notes.append("later frames are damaged; the first is used")
-        return 1
-    if num_frames > 1:
-        notes.append(f"{num_frames} frames or pages; the first is used")
-    return num_frames
-
-
-def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        gray, note = scale_deep_gray(np.asarray(image))
-        notes.append(note)
-        return Image.fromarray(gray).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        if np.asarray(rgba.getchannel("A")).min() < 255:
-            notes.append("transparency laid on white")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode == "CMYK":
-        notes.append("CMYK converted without its color profile")
-    return image.convert("RGB")
 
 
 def _as_image_error(path: Path, error: Exception) -> ImageError:
@@ -286,14 +210,29 @@ def preprocess(
     Returns:
         (3, model_size, model_size) float32 in the padded model frame, and the image's frames.
     """
-    height, width = rgb.shape[:2]
-    scale = model_size / max(height, width)
-    # Rounding as in the evaluation path (spec section 2); a 1 x 5000 image keeps one pixel.
-    input_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-    resized = resize_bilinear(rgb, input_hw)
+    resized, geometry = resize_to_input(rgb, model_size)
+    height, width = geometry.input_hw
     pixels = np.zeros((3, model_size, model_size), np.float32)
     levels = np.arange(256, dtype=np.float32)
     for channel in range(3):
         table = (levels - np.float32(mean[channel])) / np.float32(std[channel])
-        pixels[channel, : input_hw[0], : input_hw[1]] = table[resized[:, :, channel]]
-    return pixels, ImageGeometry((height, width), input_hw, model_size)
+        pixels[channel, :height, :width] = table[resized[:, :, channel]]
+    return pixels, geometry
+
+
+def resize_to_input(rgb: RgbArray, model_size: int) -> tuple[RgbArray, ImageGeometry]:
+    """Resize to a long side of `model_size`, as the evaluation path does.
+
+    Args:
+        rgb: (H, W, 3) uint8, original frame.
+        model_size: side of the padded frame in pixels.
+
+    Returns:
+        (h, w, 3) uint8 in the input frame, and the image's frames.
+    """
+    height, width = rgb.shape[:2]
+    scale = model_size / max(height, width)
+    # Rounding as in the evaluation path (spec section 2); a 1 x 5000 image keeps one pixel.
+    input_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    geometry = ImageGeometry((height, width), input_hw, model_size)
+    return resize_bilinear(rgb, input_hw), geometry
