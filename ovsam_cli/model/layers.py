@@ -1,8 +1,10 @@
 """Small layers that several parts share; attribute names are those of the official weights."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -66,3 +68,19 @@ class ConvUnit(nn.Module):
         """Apply the convolution to (B, D, h, w)."""
         output: Tensor = self.conv(maps)
         return output
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Where results are read: no half precision, even within autocast."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def in_full(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
+def multiply_in_full(left: Tensor, right: Tensor) -> Tensor:
+    """(B, N, C) @ (B, C, M) in float32 or better, even within autocast."""
+    with full_precision(left.device):
+        return torch.bmm(in_full(left), in_full(right))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ovsam_cli.model.clip2sam import RegionHead
 from ovsam_cli.model.layers import LayerNorm2d, Mlp
 from ovsam_cli.model.prompt_encoder import PromptEmbeddings
 from ovsam_cli.model.two_way import TwoWayTransformer
+from ovsam_cli.model.upscaling import draw_masks
 
 IOU_HIDDEN_DIM = 256  # SAM's, whatever the embedding's size
 
@@ -100,7 +100,7 @@ class MaskPredictor(nn.Module):
         num_masks = 1 + num_point_masks
         self.transformer = transformer
         self.mask_tokens = nn.Embedding(num_masks, embed_dim)
-        # Holds the weights under their official names; `_upscale` runs them.
+        # Holds the weights under their official names; `draw_masks` runs them.
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
             LayerNorm2d(embed_dim // 4),
@@ -132,22 +132,24 @@ class MaskPredictor(nn.Module):
         tokens: Tensor,
         token_mask: Tensor | None,
         is_lone_point: Tensor | None = None,
+        image_index: Tensor | None = None,
     ) -> DecodedMasks:
         """Predict the masks of B prompts.
 
         Args:
-            source: (B, D, h, w) each prompt's image plus dense prompt embedding.
+            source: (B, D, h, w) each prompt's image plus dense prompt embedding; with
+                `image_index` (I, D, h, w), the same for all prompts of an image.
             image_pe: (1, D, h, w).
             tokens: (B, T, D): a label token, the output tokens, the prompt's own.
             token_mask: (B, T) bool or None.
             is_lone_point: (B,) bool, to have one mask a prompt: of a lone point that of highest
                 predicted IoU among its own, else the single one. None for all masks.
+            image_index: (B,) int64, which source each prompt reads; None where it has its own.
 
         Returns:
             M = 1 mask, or all M = 1 + num_point_masks, the single one first.
         """
-        num_prompts, _, height, width = source.shape
-        tokens, keys = self.transformer(tokens, source, image_pe, token_mask)
+        tokens, keys = self.transformer(tokens, source, image_pe, token_mask, image_index)
         weights, iou_predictions = self._read(tokens)
         if is_lone_point is not None and weights.shape[1] > 1:
             assert iou_predictions is not None  # several masks come with the head only
@@ -156,12 +158,9 @@ class MaskPredictor(nn.Module):
             chosen = torch.where(is_lone_point, best, 0)[:, None]  # (B, 1)
             iou_predictions = iou_predictions.gather(1, chosen)
             weights = weights.gather(1, chosen[..., None].expand(-1, -1, weights.shape[2]))
-        logits = torch.bmm(self._upscale(keys), weights.transpose(1, 2))  # (B, h * w * 16, M)
-        # Each cell's pixels: first step's row and column, then the second step's.
-        logits = logits.view(num_prompts, height, width, 2, 2, 2, 2, weights.shape[1])
-        logits = logits.permute(0, 7, 1, 3, 5, 2, 4, 6)  # rows together, columns together
-        logits = logits.reshape(num_prompts, weights.shape[1], 4 * height, 4 * width)
-        return DecodedMasks(logits, iou_predictions)
+        height, width = source.shape[-2:]
+        mask_logits = draw_masks(self.output_upscaling, keys, weights, (height, width))
+        return DecodedMasks(mask_logits, iou_predictions)
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) tokens -> (B, M, C) weights of the upscaled keys, (B, M) predicted IoU."""
@@ -173,29 +172,6 @@ class MaskPredictor(nn.Module):
         if self.iou_prediction_head is None:
             return weights, None
         return weights, self.iou_prediction_head(tokens[:, 1])
-
-    def _upscale(self, keys: Tensor) -> Tensor:
-        """Image keys (B, h * w, D) -> (B, h * w * 16, C): 4 x 4 pixels a cell, channels last."""
-        first = cast(nn.ConvTranspose2d, self.output_upscaling[0])
-        norm = cast(LayerNorm2d, self.output_upscaling[1])
-        second = cast(nn.ConvTranspose2d, self.output_upscaling[3])
-        pixels = F.gelu(norm.normalize_last(_double(keys, first)))
-        return F.gelu(_double(pixels, second))
-
-
-def _double(pixels: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
-    """A transposed convolution of kernel and stride 2 as one matrix product.
-
-    Args:
-        pixels: (B, M, D).
-        conv: D -> C channels.
-
-    Returns:
-        (B, M * 4, C): each pixel's two by two, row by row.
-    """
-    matrix = conv.weight.permute(2, 3, 1, 0).reshape(-1, pixels.shape[-1])  # (4 * C, D)
-    doubled = F.linear(pixels, matrix) + cast(Tensor, conv.bias).repeat(4)
-    return doubled.view(len(pixels), 4 * pixels.shape[1], conv.out_channels)
 
 
 class MaskDecoder(nn.Module):
@@ -269,8 +245,13 @@ class MaskDecoder(nn.Module):
         token_mask = prompt_embeddings.token_mask
         if token_mask is not None:
             token_mask = F.pad(token_mask, (len(own), 0), value=True)
-        source = image_embeddings[index] + prompt_embeddings.dense_prompt_embeddings
+        dense = prompt_embeddings.dense_prompt_embeddings
+        shared_index = None
+        if dense.shape[-2:] == (1, 1):  # no mask prompts: all prompts of an image read the same
+            source, shared_index = image_embeddings + dense, index
+        else:
+            source = image_embeddings[index] + dense
         decoded: DecodedMasks = self.mask_decoder(
-            source, image_pe, tokens, token_mask, is_lone_point
+            source, image_pe, tokens, token_mask, is_lone_point, shared_index
         )
         return decoded

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovsam_cli.model.attention import Attention
 from ovsam_cli.model.layers import FeedForward
+
+# Prompts an image from which projecting the image for all of them costs less than working with
+# each prompt's tokens: 0.81 GFLOP an image against 0.33 a prompt at the published sizes.
+MIN_SHARING = 3
 
 
 class TwoWayBlock(nn.Module):
@@ -39,20 +45,50 @@ class TwoWayBlock(nn.Module):
         token_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Update tokens (B, T, D) and image keys (B, M, D), their encodings (B, T, D), (M, D)."""
-        if self.is_first:
-            # The first block's tokens are their own encoding: nothing is added or kept.
-            tokens = self.self_attn(tokens, tokens, tokens, token_mask)
-        else:
-            q = tokens + token_pe
-            tokens = tokens + self.self_attn(q, q, tokens, token_mask)
-        tokens = self.norm1(tokens)
-        attended = self.cross_attn_token_to_image.tokens_to_image(tokens + token_pe, keys, key_pe)
-        tokens = self.norm2(tokens + attended)
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        attended = self.cross_attn_image_to_token.image_to_tokens(
+        tokens = self._mix_tokens(tokens, token_pe, token_mask)
+        to_image = self.cross_attn_token_to_image
+        tokens = self._take_up(tokens, to_image.tokens_to_image(tokens + token_pe, keys, key_pe))
+        keys = self.cross_attn_image_to_token.image_to_tokens(
             keys, key_pe, tokens + token_pe, tokens, token_mask
         )
-        return tokens, self.norm4(keys + attended)
+        return tokens, self.norm4(keys)
+
+    def read_shared(
+        self,
+        tokens: Tensor,
+        cells: Tensor,
+        image_index: Tensor,
+        token_pe: Tensor,
+        cell_pe: Tensor,
+        token_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward` with keys = cells[image_index], (I, M, D) cells projected once an image."""
+        tokens = self._mix_tokens(tokens, token_pe, token_mask)
+        to_image = self.cross_attn_token_to_image
+        tokens = self._take_up(
+            tokens, to_image.tokens_to_shared(tokens + token_pe, cells, cell_pe, image_index)
+        )
+        keys = self.cross_attn_image_to_token.shared_to_tokens(
+            cells, cell_pe, image_index, tokens + token_pe, tokens, token_mask
+        )
+        return tokens, self.norm4(keys)
+
+    def _mix_tokens(self, tokens: Tensor, token_pe: Tensor, token_mask: Tensor | None) -> Tensor:
+        """Self-attention of (B, T, D)."""
+        if self.is_first:
+            # The first block's tokens are their own encoding: nothing is added or kept.
+            mixed = self.self_attn(tokens, tokens, tokens, token_mask)
+        else:
+            q = tokens + token_pe
+            mixed = tokens + self.self_attn(q, q, tokens, token_mask)
+        normed: Tensor = self.norm1(mixed)
+        return normed
+
+    def _take_up(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Add what (B, T, D) tokens saw in the image, and the feed-forward layers."""
+        tokens = self.norm2(tokens + attended)
+        normed: Tensor = self.norm3(tokens + self.mlp(tokens))
+        return normed
 
 
 class TwoWayTransformer(nn.Module):
@@ -93,23 +129,39 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(embed_dim)
 
     def forward(
-        self, tokens: Tensor, source: Tensor, image_pe: Tensor, token_mask: Tensor | None
+        self,
+        tokens: Tensor,
+        source: Tensor,
+        image_pe: Tensor,
+        token_mask: Tensor | None,
+        image_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run the blocks.
 
         Args:
             tokens: (B, T, D); also their own positional encoding.
-            source: (B, D, h, w) image plus dense prompt embeddings.
+            source: (B, D, h, w) image plus dense prompt embeddings; with `image_index`
+                (I, D, h, w), the same for all prompts of an image.
             image_pe: (1, D, h, w).
             token_mask: (B, T) bool, False for filler, or None.
+            image_index: (B,) int64, which source each prompt reads; None where it has its own.
 
         Returns:
             Tokens (B, T, D) and image keys (B, h * w, D).
         """
         token_pe = tokens
-        keys = source.flatten(2).transpose(1, 2)  # (B, h * w, D)
+        keys = source.flatten(2).transpose(1, 2)  # (B or I, h * w, D)
         key_pe = image_pe[0].flatten(1).T  # (h * w, D)
-        for layer in self.layers:
+        num_done = 0
+        if image_index is not None and len(tokens) >= MIN_SHARING * len(keys):
+            first = cast(TwoWayBlock, self.layers[0])
+            tokens, keys = first.read_shared(
+                tokens, keys, image_index, token_pe, key_pe, token_mask
+            )
+            num_done = 1
+        elif image_index is not None:
+            keys = keys[image_index]
+        for layer in self.layers[num_done:]:
             tokens, keys = layer(tokens, keys, token_pe, key_pe, token_mask)
         last = self.final_attn_token_to_image
         attended = last.tokens_to_image(tokens + token_pe, keys, key_pe)
