@@ -58,7 +58,9 @@ COMMANDS = [
 def test_ovsam_command_parses(arguments: list[str]) -> None:
     command = typer.main.get_command(build_app())
     while isinstance(command, TyperGroup):
-        command, arguments = command.commands[arguments[0]], arguments[1:]
+        group = command.make_context("ovsam", [arguments[0]], resilient_parsing=True)
+        command, arguments = command.get_command(group, arguments[0]), arguments[1:]
+        assert command is not None
     command.make_context(str(command.name), list(arguments))  # raises what a user would see
 
 

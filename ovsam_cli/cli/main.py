@@ -9,6 +9,7 @@ import typer
 
 from ovsam_cli import __version__
 from ovsam_cli.cli.console import EXIT_CODE_HELP
+from ovsam_cli.cli.lazy import HELP_OPTIONS, LazyGroup, add_names
 
 HELP = "Label images with Open-Vocabulary SAM: a mask and a name for every prompted object."
 
@@ -32,22 +33,16 @@ def _global_options(
 
 def build_app() -> typer.Typer:
     """The app with all its commands."""
-    from ovsam_cli.cli.embed_vocab import embed_vocab
-    from ovsam_cli.cli.label import label
-    from ovsam_cli.cli.models import models_app
-    from ovsam_cli.cli.train import train_app
-
     app = typer.Typer(
         name="ovsam",
+        cls=LazyGroup,
         no_args_is_help=True,
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP_OPTIONS,
     )
     app.callback(help=HELP, epilog=EXIT_CODE_HELP)(_global_options)
-    app.command("label", epilog=EXIT_CODE_HELP)(label)
-    app.command("embed-vocab")(embed_vocab)
-    app.add_typer(models_app, name="models")
-    app.add_typer(train_app, name="train")
+    add_names(app)
     return app
 
 
