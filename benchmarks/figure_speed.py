@@ -14,7 +14,7 @@ from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.datasets import InstanceImage
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.pipeline import label_batch
-from ovsam_cli.labelling.planner import ImageBatch, prepare_image
+from ovsam_cli.labelling.planner import ImageBatch, ReadOptions, prepare_image
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.masks import mask_boxes
 from ovsam_cli.model.checkpoint import LoadedModel
@@ -85,9 +85,11 @@ def label_one(labeller: Labeller, image: InstanceImage) -> None:
     )
     prepared = prepare_image(
         ImageRecord(image.path, image.path.name, 1),
-        pixel_format=labeller.pixel_format,
-        exif="apply",
-        find_prompts=lambda record, original_hw: (prompts, ()),
+        ReadOptions(
+            pixel_format=labeller.pixel_format,
+            exif="apply",
+            find_prompts=lambda record, original_hw: (prompts, ()),
+        ),
     )
     if isinstance(prepared, ImageResult):
         raise InputError(f"{image.path}: {prepared.message}")

@@ -106,6 +106,11 @@ class PromptSource:
         np.clip(kept.boxes_xyxy, 0, original_hw[::-1] * 2, out=kept.boxes_xyxy)
         return kept, tuple(problems)
 
+    def count_for(self, record: ImageRecord) -> int:
+        """How many prompts the file has for an image, usable or not."""
+        row = self._find_row(record.file_name)
+        return 0 if row is None else int(self.offsets[row + 1] - self.offsets[row])
+
     def matched_to(self, records: Sequence[ImageRecord]) -> PromptSource:
         """The same prompts, tied to exactly these images.
 

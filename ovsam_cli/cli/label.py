@@ -57,11 +57,15 @@ def label(
         Dtype, typer.Option(help="Number format of the network.", rich_help_panel=MODEL)
     ] = "auto",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images a step.", rich_help_panel=MODEL)
-    ] = 1,
+        str,
+        typer.Option(help="Images a step; auto: 1 on the CPU, 8 on CUDA.", rich_help_panel=MODEL),
+    ] = "auto",
     prompts_per_batch: Annotated[
-        int, typer.Option(min=1, help="Prompts a decoder call.", rich_help_panel=MODEL)
-    ] = 64,
+        str,
+        typer.Option(
+            help="Prompts a decoder call; auto: 64 on the CPU, 256 on CUDA.", rich_help_panel=MODEL
+        ),
+    ] = "auto",
     fusion: Annotated[
         FusionMode,
         typer.Option(help="Recognition by both branches, or one.", rich_help_panel=NAMES),
@@ -146,12 +150,13 @@ def label(
             LabelOptions,
             LabelRequest,
             parse_previews,
+            parse_size,
         )
 
         options = LabelOptions(
             dtype=dtype,
-            batch_size=batch_size,
-            prompts_per_batch=prompts_per_batch,
+            batch_size=parse_size("--batch-size", batch_size),
+            prompts_per_batch=parse_size("--prompts-per-batch", prompts_per_batch),
             fusion=fusion,
             min_score=min_score,
             min_stability=min_stability,
@@ -195,7 +200,7 @@ def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> int:
     keep_freed_memory()
     with open_run(plan, on_message=console.say) as run:
         with image_progress(console, len(plan.records), run.num_finished) as on_image_done:
-            summary = finish_run(run, on_image_done=on_image_done)
+            summary = finish_run(run, on_image_done=on_image_done, on_message=console.say)
     _print_summary(console, summary)
     return _exit_code(summary)
 

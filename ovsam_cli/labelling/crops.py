@@ -112,7 +112,7 @@ def merge_crops(parts: Sequence[tuple[Crop, Detections]], *, max_iou: float = 0.
         max_iou: highest IoU of two different objects.
     """
     layers = np.concatenate([np.full(len(found), crop.layer) for crop, found in parts])
-    joined = _concatenate([found for _, found in parts])
+    joined = concatenate_detections([found for _, found in parts])
     qualities = joined.stability_scores
     if joined.iou_predictions is not None:
         qualities = joined.iou_predictions
@@ -152,7 +152,8 @@ def take_detections(found: Detections, rows: IntArray) -> Detections:
     )
 
 
-def _concatenate(parts: Sequence[Detections]) -> Detections:
+def concatenate_detections(parts: Sequence[Detections]) -> Detections:
+    """The objects of all parts, at least one part, in that order."""
     # A part without objects has no predictions, whatever the model.
     ious = [part.iou_predictions for part in parts if part.iou_predictions is not None]
     return Detections(

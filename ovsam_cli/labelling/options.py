@@ -33,8 +33,8 @@ class LabelOptions:
 
     Attributes:
         dtype: number format of the image encoder and decoder.
-        batch_size: images a step.
-        prompts_per_batch: prompts a decoder call.
+        batch_size: images a step; None is 1 on the CPU and 8 on CUDA.
+        prompts_per_batch: prompts a decoder call; None is 64 on the CPU and 256 on CUDA.
         fusion: `auto` joins both recognition branches, `head` and `clip` use one.
         min_score: lowest score of a name, in [0, 1].
         min_stability: lowest mask stability; None is 0 with prompts, the model's own in grid mode.
@@ -50,8 +50,8 @@ class LabelOptions:
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    batch_size: int = 1
-    prompts_per_batch: int = 64
+    batch_size: int | None = None
+    prompts_per_batch: int | None = None
     fusion: Literal["auto", "head", "clip"] = "auto"
     min_score: float = 0.0
     min_stability: float | None = None
@@ -123,4 +123,17 @@ def parse_previews(text: str) -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise InputError(f"--previews {text!r}: expected a number or 'all'")
+    return int(text)
+
+
+def parse_size(option: str, text: str) -> int | None:
+    """`auto` -> None, else a number of at least 1.
+
+    Raises:
+        InputError: neither `auto` nor such a number.
+    """
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise InputError(f"{option} {text!r}: expected a number of at least 1 or 'auto'")
     return int(text)

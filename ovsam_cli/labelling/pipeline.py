@@ -1,187 +1,180 @@
-"""The stages in order, for a batch of images: encode, decode, classify, postprocess."""
+"""All stages in order, from planned batches to written results.
+
+    planned batches ─► decode threads ─► slots ─► the device ─► finishing threads ─► writer
+    planner.py         reading.py        upload.py  device_batch.py  finishing.py    hand_over.py
+                                                    grid_batch.py
+
+The device's thread is the caller's, so that Ctrl-C reaches the network between two operations and
+not only between two batches. What waits between stages is bounded: images by the slots, logits by
+bytes, results by the batches under way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ovsam_cli.errors import ImageError
-from ovsam_cli.images import preprocess
-from ovsam_cli.labelling.crops import Crop, make_crops, merge_crops, uncrop_detections
-from ovsam_cli.labelling.grid import (
-    DistinctOptions,
-    GridMasks,
-    find_good,
-    keep_distinct,
-    measure_masks,
-    prompts_from_grid,
-)
-from ovsam_cli.labelling.options import GridOptions
-from ovsam_cli.labelling.planner import ImageBatch, PreparedImage
-from ovsam_cli.labelling.postprocess import postprocess
-from ovsam_cli.labelling.stages import Labeller, classify, decode, encode
-from ovsam_cli.model.mask_decoder import DecodedMasks
-from ovsam_cli.model.ovsam import ImageFeatures
-from ovsam_cli.structures import Detections, FloatArray, ImageGeometry, Prompts
+from ovsam_cli.labelling.device_batch import ChunkOutput, iter_batch_outputs
+from ovsam_cli.labelling.finishing import FinishedPart, finish_chunk, join_image, to_result
+from ovsam_cli.labelling.grid_batch import iter_grid_outputs
+from ovsam_cli.labelling.hand_over import HandOver, count_finishers
+from ovsam_cli.labelling.planner import ImageBatch, PreparedImage, ReadOptions
+from ovsam_cli.labelling.reading import count_readers, iter_read
+from ovsam_cli.labelling.stages import Labeller
+from ovsam_cli.labelling.upload import PixelSlots
+from ovsam_cli.labelling.work_sizes import WorkSizes, free_device_memory, is_out_of_memory
+from ovsam_cli.structures import Detections, ImageRecord, ImageResult
+
+# Batches whose images are read, or being read, while one is on the device.
+BATCHES_AHEAD = 2
+Parts = list[Future[list[FinishedPart]]]  # one a chunk of prompts
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedChunk:
-    """Logits of B prompts: one mask each in the padded model frame, classes (B, K + 1)."""
+class Placed:
+    """Images whose pixels are on the device, (h, w, 3) uint8 each."""
 
-    prompts: Prompts
-    decoded: DecodedMasks
-    class_logits: Tensor
+    images: tuple[PreparedImage, ...]
+    uploaded: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: slice) -> Placed:
+        """Some of the images."""
+        return Placed(self.images[rows], self.uploaded[rows])
+
+
+@torch.inference_mode()
+def label_batches(
+    labeller: Labeller,
+    batches: Iterable[tuple[ImageRecord, ...]],
+    options: ReadOptions,
+    *,
+    finish: Callable[[PreparedImage, ImageResult], None],
+    write: Callable[[ImageResult], None],
+    on_message: Callable[[str], None],
+) -> None:
+    """Label planned batches of images.
+
+    Args:
+        labeller: model, names and options.
+        batches: of at most the batch size, in the order to work in.
+        options: how images are read.
+        finish: called with each image and its result in a finishing thread, before `write`.
+        write: called with each result, in one thread, batch by batch.
+        on_message: called once if memory runs out.
+
+    Raises:
+        The first error of any stage; results before it are written.
+    """
+    sizes = labeller.work_sizes(on_message)
+    num_readers = count_readers(labeller.device)
+    slots = PixelSlots(
+        sizes.images * (1 + BATCHES_AHEAD) + num_readers,
+        model_size=labeller.pixel_format.model_size,
+        device=labeller.device,
+    )
+    num_finishers = count_finishers(labeller.device.type)
+    with (
+        closing(iter_read(batches, options, slots, num_readers=num_readers)) as read,
+        HandOver(write, num_threads=num_finishers) as hand_over,
+    ):
+        for batch in read:
+            uploaded = slots.upload([image.input_rgb for image in batch.images], batch.slots)
+            if batch.failed:
+                hand_over.promise(partial(tuple, batch.failed))
+            todo = Placed(batch.images, tuple(uploaded))
+            for images, parts in _iter_labelled(labeller, todo, sizes, hand_over):
+                hand_over.promise(
+                    partial(_make_results, labeller, images, parts, finish),
+                    sum(image.rgb.nbytes for image in images if image.rgb is not None),
+                )
+
+
+def _iter_labelled(
+    labeller: Labeller, todo: Placed, sizes: WorkSizes, hand_over: HandOver
+) -> Iterator[tuple[tuple[PreparedImage, ...], Parts | ImageError]]:
+    """Label images as many at once as memory allows; images with the futures of their parts."""
+    start = 0
+    while start < len(todo):
+        step = todo.take(slice(start, start + sizes.images))
+        parts = _try_step(labeller, step, sizes, hand_over)
+        if parts is not None:
+            yield step.images, parts
+        elif sizes.shrink_images(len(step)):
+            continue
+        else:
+            message = f"{step.images[0].record.path}: not enough memory on {labeller.device}"
+            yield step.images, ImageError(message, reason="out_of_memory")
+        start += len(step)
+
+
+def _try_step(
+    labeller: Labeller, step: Placed, sizes: WorkSizes, hand_over: HandOver
+) -> Parts | None:
+    """Queue a step on the device and its chunks for finishing; None where memory ran out."""
+    try:
+        return [
+            hand_over.submit(partial(finish_chunk, labeller, output), output.num_bytes)
+            for output in _iter_outputs(labeller, step, sizes)
+        ]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_device_memory()
+    return None
+
+
+def _iter_outputs(labeller: Labeller, step: Placed, sizes: WorkSizes) -> Iterator[ChunkOutput]:
+    grid = labeller.options.grid
+    if grid is not None:
+        return iter_grid_outputs(labeller, step.images, step.uploaded, sizes, grid)
+    return iter_batch_outputs(labeller, ImageBatch.of(step.images), step.uploaded, sizes)
+
+
+def _make_results(
+    labeller: Labeller,
+    images: Sequence[PreparedImage],
+    parts: Parts | ImageError,
+    finish: Callable[[PreparedImage, ImageResult], None],
+) -> list[ImageResult]:
+    """Join what the chunks say of each image; waits for chunks that are not finished yet."""
+    results = []
+    done = [] if isinstance(parts, ImageError) else [p for one in parts for p in one.result()]
+    for place, image in enumerate(images):
+        if isinstance(parts, ImageError):
+            result = to_result(image, parts)
+        else:
+            own = [part for part in done if part.image == place]
+            result = to_result(image, join_image(labeller, image, own))
+        finish(image, result)
+        results.append(result)
+    return results
 
 
 @torch.inference_mode()
 def label_batch(labeller: Labeller, batch: ImageBatch) -> list[Detections | ImageError]:
-    """Label I images with prompts of their own.
+    """Label I images here and now, without threads.
 
     Returns:
-        (I,) the objects of each image, in prompt order; an error where the network's output for
-        an image is not finite.
+        (I,) the objects of each image: in prompt order, or by quality in grid mode; an error where
+        the network's output for an image is not finite.
+
+    Raises:
+        MemoryError: the batch is too large for the device.
     """
-    features = encode(labeller, batch.pixels, batch.geometries)
-    chunks = [
-        decode_and_classify(labeller, features, prompts, batch.geometries)
-        for prompts in batch.prompts.split(labeller.options.prompts_per_batch)
-    ]
+    uploaded = tuple(torch.tensor(i.input_rgb, device=labeller.device) for i in batch.images)
+    outputs = _iter_outputs(labeller, Placed(batch.images, uploaded), labeller.work_sizes())
+    parts = [part for output in outputs for part in finish_chunk(labeller, output)]
     return [
-        _finish_image(labeller, chunks, index, geometry)
-        for index, geometry in enumerate(batch.geometries)
+        join_image(labeller, image, [part for part in parts if part.image == place])
+        for place, image in enumerate(batch.images)
     ]
-
-
-@torch.inference_mode()
-def label_by_grid(
-    labeller: Labeller, image: PreparedImage, grid: GridOptions
-) -> Detections | ImageError:
-    """Label one image without prompts: every point of a grid, each object once.
-
-    Returns:
-        The objects, best first within the image and within each crop: by predicted IoU, or by
-        stability where the model predicts none.
-    """
-    original_hw = image.geometry.original_hw
-    crops = make_crops(
-        original_hw, points_per_side=grid.points_per_side, crop_layers=grid.crop_layers
-    )
-    parts: list[tuple[Crop, Detections]] = []
-    first_prompt_id = 0
-    for crop in crops:
-        found = _label_crop(labeller, image, crop, grid, first_prompt_id)
-        if isinstance(found, ImageError):
-            return found
-        parts.append((crop, uncrop_detections(found, crop, original_hw)))
-        first_prompt_id += crop.points_per_side**2
-    return parts[0][1] if len(parts) == 1 else merge_crops(parts, max_iou=grid.nms_iou)
-
-
-def _label_crop(
-    labeller: Labeller, image: PreparedImage, crop: Crop, grid: GridOptions, first_prompt_id: int
-) -> Detections | ImageError:
-    """The objects of one crop, in its own frame: decode all, name the distinct ones only."""
-    pixels, geometry = _cut(labeller, image, crop)
-    features = encode(labeller, pixels[None], [geometry])
-    prompts = prompts_from_grid(
-        crop.hw, points_per_side=crop.points_per_side, first_prompt_id=first_prompt_id
-    )
-    kept_masks, measures, kept_rows = [], [], []
-    size = labeller.options.prompts_per_batch
-    options = DistinctOptions(
-        min_stability=labeller.stability_cut,
-        min_predicted_iou=labeller.predicted_iou_cut,
-        max_iou=grid.nms_iou,
-    )
-    offset = labeller.model.config.stability_offset
-    for start, chunk in enumerate(prompts.split(size)):
-        decoded = decode(labeller, features, chunk, [geometry])
-        measured = measure_masks(decoded, geometry, stability_offset=offset)
-        # Poor masks go at once: the logits of a whole grid would not fit beside the model.
-        good = find_good(measured, options)
-        kept_masks.append(decoded.take(good))
-        measures.append(measured.take(good))
-        kept_rows.append(good + start * size)
-    distinct = keep_distinct(
-        GridMasks.concatenate(measures),
-        geometry,
-        crop,
-        image.geometry.original_hw,
-        options,
-    )
-    decoded = DecodedMasks.concatenate(kept_masks).take(distinct.rows)
-    chosen = prompts.take(np.concatenate(kept_rows)[distinct.rows])
-    return _name_masks(labeller, features, decoded, chosen, geometry)
-
-
-def _cut(labeller: Labeller, image: PreparedImage, crop: Crop) -> tuple[FloatArray, ImageGeometry]:
-    """The crop as an image of its own; the whole image is prepared already."""
-    if crop.layer == 0:
-        return image.pixels, image.geometry
-    x0, y0, x1, y1 = crop.box_xyxy
-    wanted = labeller.pixel_format
-    return preprocess(
-        image.rgb[y0:y1, x0:x1], model_size=wanted.model_size, mean=wanted.mean, std=wanted.std
-    )
-
-
-def _name_masks(
-    labeller: Labeller,
-    features: ImageFeatures,
-    decoded: DecodedMasks,
-    prompts: Prompts,
-    geometry: ImageGeometry,
-) -> Detections | ImageError:
-    """Classify decoded masks of one image in chunks and postprocess them together."""
-    if len(prompts) == 0:
-        return Detections.empty()
-    size = labeller.options.prompts_per_batch
-    chunks = [
-        DecodedChunk(part, one, classify(labeller, features, one.mask_logits, part, [geometry]))
-        for part, one in zip(prompts.split(size), decoded.split(size), strict=True)
-    ]
-    return _finish_image(labeller, chunks, 0, geometry)
-
-
-def decode_and_classify(
-    labeller: Labeller,
-    features: ImageFeatures,
-    prompts: Prompts,
-    geometries: Sequence[ImageGeometry],
-) -> DecodedChunk:
-    """Masks and names of one chunk of prompts, of any of the batch's images."""
-    decoded = decode(labeller, features, prompts, geometries)
-    class_logits = classify(labeller, features, decoded.mask_logits, prompts, geometries)
-    return DecodedChunk(prompts, decoded, class_logits)
-
-
-def _finish_image(
-    labeller: Labeller, chunks: Sequence[DecodedChunk], index: int, geometry: ImageGeometry
-) -> Detections | ImageError:
-    """Gather the rows of image `index` from all chunks and postprocess them together."""
-    own = [np.flatnonzero(chunk.prompts.image_index == index) for chunk in chunks]
-    prompts = Prompts.concatenate(
-        [chunk.prompts.take(rows) for chunk, rows in zip(chunks, own, strict=True)]
-    )
-    if len(prompts) == 0:
-        return Detections.empty()
-    decoded = DecodedMasks.concatenate(
-        [chunk.decoded.take(rows) for chunk, rows in zip(chunks, own, strict=True)]
-    )
-    class_logits = torch.cat([c.class_logits[rows] for c, rows in zip(chunks, own, strict=True)])
-    try:
-        return postprocess(
-            decoded,
-            class_logits,
-            prompts,
-            geometry,
-            labeller.vocabulary,
-            labeller.postprocess_options,
-        ).detections
-    except ImageError as error:
-        return error

@@ -48,9 +48,16 @@ class PostprocessOptions:
 
 @dataclass(frozen=True, slots=True)
 class Postprocessed:
-    """The objects of one image, and how many were left out for which reason."""
+    """The objects of one image, and how many were left out for which reason.
+
+    Attributes:
+        detections: n objects.
+        rows: (n,) int64 the place of each one's prompt among those given.
+        num_dropped: prompts without an object by reason; reasons that did not occur are absent.
+    """
 
     detections: Detections
+    rows: IntArray
     num_dropped: Mapping[DropReason, int]
 
 
@@ -112,7 +119,7 @@ def postprocess(
         prompts=prompts.take(rows).with_image_index(0),  # results must not depend on the batch
         iou_predictions=None if iou_predictions is None else iou_predictions[rows],
     )
-    return Postprocessed(detections, dict(dropped))
+    return Postprocessed(detections, rows, dict(dropped))
 
 
 def crop_to_image(mask_logits: FloatArray, geometry: ImageGeometry) -> FloatArray:

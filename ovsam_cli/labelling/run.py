@@ -8,18 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from ovsam_cli.errors import ImageError
 from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.labeller import build_labeller
 from ovsam_cli.labelling.options import LabelRequest
-from ovsam_cli.labelling.pipeline import label_batch, label_by_grid
+from ovsam_cli.labelling.pipeline import label_batches
 from ovsam_cli.labelling.plan import RunPlan, plan_run
 from ovsam_cli.labelling.planner import (
-    ImageBatch,
     PreparedImage,
-    iter_batches,
-    iter_prepared,
-    prepare_image,
+    ReadOptions,
+    iter_unfinished,
+    plan_batches,
 )
 from ovsam_cli.labelling.run_files import (
     PreviewWriter,
@@ -30,7 +28,7 @@ from ovsam_cli.labelling.run_files import (
 from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.model.checkpoint import LoadedModel
-from ovsam_cli.structures import Detections, ImageRecord, ImageResult, Prompts
+from ovsam_cli.structures import ImageRecord, ImageResult, Prompts
 
 OnMessage = Callable[[str], None]
 OnImageDone = Callable[[ImageResult], None]
@@ -66,7 +64,7 @@ def label_images(
     Args:
         request: images, prompts, vocabulary, model, output folder and options.
         on_message: called with notices for a person.
-        on_image_done: called with each finished image.
+        on_image_done: called with each finished image, in another thread, one at a time.
 
     Raises:
         InputError: something in the request cannot be used.
@@ -77,7 +75,7 @@ def label_images(
     for notice in plan.notices:
         on_message(notice)
     with open_run(plan, on_message=on_message) as run:
-        return finish_run(run, on_image_done=on_image_done)
+        return finish_run(run, on_image_done=on_image_done, on_message=on_message)
 
 
 @contextmanager
@@ -98,32 +96,64 @@ def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
             yield Run(plan, loaded, labeller, journal, len(journal.finished & names))
 
 
-def finish_run(run: Run, *, on_image_done: OnImageDone) -> RunSummary:
-    """Label the images that are left, then write the result files."""
+def finish_run(
+    run: Run, *, on_image_done: OnImageDone, on_message: OnMessage = lambda text: None
+) -> RunSummary:
+    """Label the images that are left, then write the result files.
+
+    Args:
+        run: of `open_run`.
+        on_image_done: called with each finished image, in another thread.
+        on_message: called with notices for a person.
+    """
     started = time.monotonic()
-    finished = run.journal.finished
-    left = [record for record in run.plan.records if record.file_name not in finished]
-    options = run.plan.request.options
-    prepare = partial(
-        prepare_image,
-        pixel_format=run.labeller.pixel_format,
-        exif=options.exif,
-        find_prompts=None if run.plan.prompts is None else partial(find_prompts, run.plan),
-    )
-    previews = PreviewWriter(run.plan, run.labeller)
-    prepared = iter_prepared(left, prepare, num_ahead=2 * options.batch_size)
-    for item in iter_batches(prepared, batch_size=options.batch_size):
-        for result in _label(run.labeller, item, previews):
+    finished, labeller = run.journal.finished, run.labeller
+    left = {record.file_name for record in run.plan.records} - finished
+    previews = PreviewWriter(run.plan, labeller)
+
+    def write(result: ImageResult) -> None:
+        # The missing images of a batch were computed together with those that were there.
+        if result.record.file_name in left:
             run.journal.append(result)
             on_image_done(result)
+
+    def draw(image: PreparedImage, result: ImageResult) -> None:
+        if image.rgb is not None and result.record.file_name in left:
+            previews.write(image.rgb, result)
+
+    label_batches(
+        labeller,
+        iter_unfinished(plan_run_batches(run.plan, labeller), finished),
+        _read_options(run.plan, labeller, previews),
+        finish=draw,
+        write=write,
+        on_message=on_message,
+    )
     run.journal.flush()
     return write_run_files(
         run.plan,
         run.loaded,
-        run.labeller,
+        labeller,
         run.journal.iter_results(run.plan.records),
         seconds=time.monotonic() - started,
         num_labelled_now=len(left),
+    )
+
+
+def plan_run_batches(plan: RunPlan, labeller: Labeller) -> Iterator[tuple[ImageRecord, ...]]:
+    """The batches of a run, the same however often it is stopped and goes on."""
+    count = (lambda record: 0) if plan.prompts is None else plan.prompts.count_for
+    return plan_batches(plan.records, count, batch_size=labeller.work_sizes().images)
+
+
+def _read_options(plan: RunPlan, labeller: Labeller, previews: PreviewWriter) -> ReadOptions:
+    options = plan.request.options
+    has_crops = options.grid is not None and options.grid.crop_layers > 0
+    return ReadOptions(
+        pixel_format=labeller.pixel_format,
+        exif=options.exif,
+        find_prompts=None if plan.prompts is None else partial(find_prompts, plan),
+        keeps_rgb=lambda record: has_crops or previews.is_wanted(record),
     )
 
 
@@ -135,33 +165,4 @@ def find_prompts(
     prompts, problems = plan.prompts.for_image(record, original_hw)
     return prompts, tuple(
         p.message if p.prompt_id is None else f"prompt {p.prompt_id}: {p.message}" for p in problems
-    )
-
-
-def _label(
-    labeller: Labeller, item: ImageBatch | ImageResult, previews: PreviewWriter
-) -> list[ImageResult]:
-    if isinstance(item, ImageResult):
-        return [item]
-    grid = labeller.options.grid
-    if grid is None:
-        found = label_batch(labeller, item)
-    else:
-        found = [label_by_grid(labeller, image, grid) for image in item.images]
-    results = [_to_result(image, one) for image, one in zip(item.images, found, strict=True)]
-    for image, result in zip(item.images, results, strict=True):
-        previews.write(image.rgb, result)
-    return results
-
-
-def _to_result(image: PreparedImage, found: Detections | ImageError) -> ImageResult:
-    if isinstance(found, ImageError):
-        return ImageResult(image.record, "failed", reason=found.reason, message=str(found))
-    return ImageResult(
-        record=image.record,
-        status="ok" if len(found) else "empty",
-        original_hw=image.geometry.original_hw,
-        exif_orientation=image.exif_orientation,
-        detections=found,
-        warnings=image.warnings,
     )

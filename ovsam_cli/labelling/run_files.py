@@ -22,7 +22,7 @@ from ovsam_cli.outputs.coco import CocoCategory, CocoOptions, CocoSummary, CocoW
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.outputs.previews import write_preview
-from ovsam_cli.structures import ImageResult
+from ovsam_cli.structures import ImageRecord, ImageResult
 
 ANNOTATIONS_FILE, ERRORS_FILE, RUN_FILE = "annotations.json", "errors.jsonl", "run.json"
 PREVIEW_FOLDER = "previews"
@@ -61,6 +61,10 @@ class PreviewWriter:
         self._last_image_id = len(plan.records) if wanted is None else wanted
         self._names = {category.id: category.name for category in build_categories(labeller)}
 
+    def is_wanted(self, record: ImageRecord) -> bool:
+        """Whether an image is among the first."""
+        return record.image_id <= self._last_image_id
+
     def write(self, rgb: np.ndarray, result: ImageResult) -> None:
         """Draw one image, if it is among the first.
 
@@ -68,7 +72,7 @@ class PreviewWriter:
             rgb: (H, W, 3) uint8, original frame.
             result: its objects.
         """
-        if result.record.image_id > self._last_image_id:
+        if not self.is_wanted(result.record):
             return
         # The whole file name stays in the preview's, so that a.jpg and a.png both have one.
         path = self._folder / f"{result.record.file_name}.jpg"

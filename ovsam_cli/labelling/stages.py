@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ovsam_cli.labelling.model_prompts import to_model_prompts
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.planner import PixelFormat
 from ovsam_cli.labelling.postprocess import PostprocessOptions
+from ovsam_cli.labelling.work_sizes import WorkSizes
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
-from ovsam_cli.structures import FloatArray, ImageGeometry, Prompts
+from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.structures import ImageGeometry
 from ovsam_cli.vocabulary import Vocabulary
+
+# Encoders gain nothing above 8 images; a chunk of 256 prompts takes about 4 GB.
+CUDA_IMAGES, CUDA_PROMPTS = 8, 256
+CPU_PROMPTS = 64  # keeps the decoder's working set small
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,16 @@ class Labeller:
             unknown_category_id=self.unknown_category_id,
         )
 
+    def work_sizes(self, on_message: Callable[[str], None] = lambda text: None) -> WorkSizes:
+        """Images and prompts a step, from the options or as the device likes it."""
+        is_cuda = self.device.type == "cuda"
+        return WorkSizes(
+            images=self.options.batch_size or (CUDA_IMAGES if is_cuda else 1),
+            prompts=self.options.prompts_per_batch or (CUDA_PROMPTS if is_cuda else CPU_PROMPTS),
+            fixed=is_cuda,
+            on_message=on_message,
+        )
+
     def autocast(self) -> AbstractContextManager[None]:
         """Half precision where it was chosen."""
         return torch.autocast(
@@ -83,42 +98,28 @@ class Labeller:
 
 
 def encode(
-    labeller: Labeller, pixels: FloatArray, geometries: Sequence[ImageGeometry]
+    labeller: Labeller, pixels: Tensor, geometries: Sequence[ImageGeometry]
 ) -> ImageFeatures:
-    """Run the image tower once for (I, 3, S, S) pixels in the padded model frame."""
+    """Run the image tower once for (I, 3, S, S) float pixels in the padded model frame."""
     with labeller.autocast():
         return labeller.model.encode_images(
-            torch.from_numpy(pixels).to(labeller.device),
-            tuple(geometry.input_hw for geometry in geometries),
+            pixels, tuple(geometry.input_hw for geometry in geometries)
         )
 
 
-def decode(
-    labeller: Labeller,
-    features: ImageFeatures,
-    prompts: Prompts,
-    geometries: Sequence[ImageGeometry],
-) -> DecodedMasks:
-    """Prompts in the original frame -> one float32 mask each, padded model frame."""
-    model_prompts = to_model_prompts(prompts, geometries, device=labeller.device)
+def decode(labeller: Labeller, features: ImageFeatures, prompts: ModelPrompts) -> DecodedMasks:
+    """One float32 mask a prompt, padded model frame."""
     with labeller.autocast():
-        decoded = labeller.model.decode_masks(
-            features, labeller.model.encode_prompts(model_prompts)
-        )
+        decoded = labeller.model.decode_masks(features, labeller.model.encode_prompts(prompts))
     return decoded.float()
 
 
 def classify(
-    labeller: Labeller,
-    features: ImageFeatures,
-    mask_logits: Tensor,
-    prompts: Prompts,
-    geometries: Sequence[ImageGeometry],
+    labeller: Labeller, features: ImageFeatures, mask_logits: Tensor, prompts: ModelPrompts
 ) -> Tensor:
     """Name (B, 1, h, w) masks -> (B, K + 1) float32 class logits, background last."""
-    model_prompts = to_model_prompts(prompts, geometries, device=labeller.device)
     with labeller.autocast():
         class_logits = labeller.model.classify(
-            features, mask_logits, model_prompts, labeller.text_embeddings, labeller.fusion
+            features, mask_logits, prompts, labeller.text_embeddings, labeller.fusion
         )
     return class_logits.float()

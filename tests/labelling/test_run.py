@@ -48,9 +48,9 @@ def test_interrupted_run_gives_the_same_bytes(request_of: LabelRequest, tmp_path
     with pytest.raises(KeyboardInterrupt):
         label_images(again, on_image_done=stop)
     assert not (out / "annotations.json").exists()
-    seen: list[str] = []
+    seen: list[str] = []  # b.png has more prompts and came first
     summary = label_images(again, on_image_done=lambda result: seen.append(result.record.file_name))
-    assert seen == ["more/b.png"]
+    assert seen == ["a.jpg"]
     assert summary.num_labelled_now == 1 and summary.num_images == 2
     assert (out / "annotations.json").read_bytes() == whole
 
