@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from ovsam_cli.mask_edges.axes import sample_mask
+from ovsam_cli.mask_edges.encoding import encode_cells
 from ovsam_cli.outlines import MaskPolygons, remove_small_regions, trace_outlines
 from ovsam_cli.raster import build_bilinear_matrix
 from ovsam_cli.run_lengths import parse_counts
@@ -40,8 +42,6 @@ __all__ = [
 ]
 
 OverlapArray = NDArray[np.float64]
-
-_COLUMNS_PER_BLOCK = 64  # few enough that a block needs few cells and stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,43 +206,35 @@ def _build_upscaling(
 def encode_mask_logits(
     mask_logits: FloatArray, geometry: ImageGeometry, *, mask_threshold: float = 0.0
 ) -> EncodedMasks:
-    """Threshold `upscale_mask_logits` and encode, without keeping a full-size array a mask.
+    """Threshold `upscale_mask_logits` and encode, without a full-size mask.
 
-    Interpolation never exceeds its inputs, so only the part of the frame that cells above the
-    threshold reach is computed.
+    Pixels may differ from its result only where its logit is within rounding of the threshold.
+    Run lengths, areas and boxes are read off where the mask changes (see `mask_edges`).
 
     Args:
         mask_logits: (B, h, w) float, padded model frame.
         geometry: of the image all B masks belong to.
         mask_threshold: cut on logits.
     """
-    rows, columns = _build_upscaling(mask_logits.shape[-2:], geometry)
+    low_height, low_width = mask_logits.shape[-2:]
+    sampling = sample_mask((low_height, low_width), geometry)
+    if sampling is None:
+        return _encode_densely(mask_logits, geometry, mask_threshold)
+    cells = np.asarray(mask_logits, np.float32)
+    found = encode_cells(cells - np.float32(mask_threshold) if mask_threshold else cells, sampling)
+    size = list(geometry.original_hw)
+    segmentations = tuple(Rle(size=[*size], counts=counts) for counts in found.counts)
+    return EncodedMasks(segmentations, found.areas, found.boxes_xyxy)
+
+
+def _encode_densely(
+    mask_logits: FloatArray, geometry: ImageGeometry, mask_threshold: float
+) -> EncodedMasks:
+    """The same of sizes that no model has: more cells than model pixels, or fewer than three."""
     segmentations = tuple(
-        encode_mask(_threshold_upscaled(one, rows, columns, mask_threshold)) for one in mask_logits
+        encode_mask(upscale_mask_logits(one, geometry) > mask_threshold) for one in mask_logits
     )
     return EncodedMasks(segmentations, mask_areas(segmentations), mask_boxes(segmentations))
-
-
-def _threshold_upscaled(
-    mask_logits: FloatArray, rows: FloatArray, columns: FloatArray, mask_threshold: float
-) -> BoolArray:
-    """(h, w) logits to an (H, W) Fortran-ordered mask, a few columns at a time."""
-    mask_columns = np.zeros((len(columns), len(rows)), bool)  # (W, H): columns are contiguous
-    above = mask_logits > mask_threshold
-    lit_rows = np.flatnonzero(rows[:, above.any(axis=1)].any(axis=1))
-    lit_columns = np.flatnonzero(columns[:, above.any(axis=0)].any(axis=1))
-    if not lit_rows.size or not lit_columns.size:
-        return mask_columns.T
-    y = slice(int(lit_rows[0]), int(lit_rows[-1]) + 1)
-    stretched = mask_logits.T @ rows[y].T  # (w, lit height)
-    for start in range(int(lit_columns[0]), int(lit_columns[-1]) + 1, _COLUMNS_PER_BLOCK):
-        block = columns[start : min(start + _COLUMNS_PER_BLOCK, int(lit_columns[-1]) + 1)]
-        cells = np.flatnonzero(block.any(axis=0))
-        near = slice(int(cells[0]), int(cells[-1]) + 1)
-        mask_columns[start : start + len(block), y] = (
-            block[:, near] @ stretched[near] > mask_threshold
-        )
-    return mask_columns.T
 
 
 def compute_stability_scores(

@@ -75,15 +75,23 @@ def _compute_taps(
     return first.clip(0, edge), (first + 1).clip(0, edge), first_weight, second_weight
 
 
+def find_bilinear_positions(size: int, out_size: int) -> FloatArray:
+    """(out_size,) float32 source pixels of a resize, below 0 before the first pixel's center.
+
+    Computed in float32 as torch does, so that weights are the same to the last bit.
+    """
+    scale, half = np.float32(size) / np.float32(out_size), np.float32(0.5)
+    positions: FloatArray = scale * (np.arange(out_size, dtype=np.float32) + half) - half
+    return positions
+
+
 def build_bilinear_matrix(size: int, out_size: int) -> FloatArray:
     """The (out_size, size) float32 matrix that resizes one axis.
 
     `build_bilinear_matrix(h, H) @ plane @ build_bilinear_matrix(w, W).T` equals
     `torch.nn.functional.interpolate(..., (H, W), mode="bilinear", align_corners=False)`.
     """
-    # Positions in float32 as in torch, so that the weights are the same to the last bit.
-    scale, half = np.float32(size) / np.float32(out_size), np.float32(0.5)
-    position = (scale * (np.arange(out_size, dtype=np.float32) + half) - half).clip(min=0)
+    position = find_bilinear_positions(size, out_size).clip(min=0)
     first = np.floor(position).astype(np.int64).clip(max=size - 1)
     weight = position - first.astype(np.float32)
     matrix = np.zeros((out_size, size), np.float32)

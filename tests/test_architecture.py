@@ -25,7 +25,7 @@ PACKAGE = Path(ovsam_cli.__file__).parent
 LAYERS: list[tuple[str, set[str]]] = [
     ("0", {"errors", "structures"}),
     ("1a", {"raster", "outlines", "run_lengths"}),
-    ("1b", {"prompt_files", "decoding"}),
+    ("1b", {"prompt_files", "decoding", "mask_edges"}),
     ("1", {"images", "prompts", "vocabulary", "masks"}),
     ("2", {"model"}),
     ("3", {"outputs"}),
@@ -42,6 +42,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("images", {"PIL"}, set()),
     ("decoding", {"PIL"}, {"simplejpeg"}),
     ("masks", {"pycocotools"}, set()),
+    ("mask_edges/compiled", {"numba"}, set()),
     ("vocabulary", {"safetensors"}, set()),
     ("model/hub", set(), {"huggingface_hub"}),
     ("model/checkpoint", {"torch", "safetensors"}, {"huggingface_hub", "open_clip", "timm"}),
@@ -64,7 +65,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("", set(), set()),
 ]
 TORCH_FREE = {
-    *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files"),
+    *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files", "mask_edges"),
     *("decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
     *("labelling/options", "labelling/plan", "labelling/planner"),
     *("labelling/journal", "labelling/journal_rows", "labelling/journal_index"),
