@@ -67,6 +67,10 @@ def clip2sam(
         float | None, typer.Option(min=1e-12, help="Default: the recipe's.")
     ] = None,
     warmup_steps: Annotated[int | None, typer.Option(min=0, help="Default: the recipe's.")] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(min=1, help="tiny-names: views to describe; default: the recipe's."),
+    ] = None,
     precision: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="bfloat16 needs a recent GPU.")
     ] = "float32",
@@ -87,7 +91,7 @@ def clip2sam(
     console = Console(quiet=quiet or not is_first_rank())
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.cli.memory import keep_freed_memory
-        from ovsam_cli.training.clip2sam_inputs import Clip2SamRunOptions, ModelSource
+        from ovsam_cli.training.clip2sam_options import Clip2SamRunOptions, ModelSource
         from ovsam_cli.training.clip2sam_run import Clip2SamListeners, train_clip2sam
         from ovsam_cli.training.data_specs import parse_data_spec
         from ovsam_cli.training.recipes import RECIPES, change_recipe
@@ -101,6 +105,7 @@ def clip2sam(
             images_per_batch=batch,
             learning_rate=learning_rate,
             warmup_steps=warmup_steps,
+            described_batches=views,
         )
         options = Clip2SamRunOptions(
             out=out,

@@ -23,8 +23,9 @@ from ovsam_cli.model.official_files import (
     read_official,
 )
 from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
-from ovsam_cli.model.own_files import ModelWeights, narrow, read_own, save_weights
+from ovsam_cli.model.own_files import ModelWeights, narrow, save_weights
 from ovsam_cli.model.prompt_encoder import PromptEncoder
+from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint
 from ovsam_cli.model.sam2clip import Sam2ClipNeck
 from ovsam_cli.model.two_way import TwoWayTransformer
 from ovsam_cli.model.unpickling import Messages, compute_sha256
@@ -130,7 +131,8 @@ def load_model(
 
     Args:
         name_or_path: `tiny` (bundled), `rn50x16` (this machine first, then the hub), a
-            safetensors file of ours, an official file, or a folder holding an official set.
+            safetensors file of ours, a checkpoint or folder of `ovsam train clip2sam`, an
+            official file, or a folder holding an official set.
         device: where to put it.
         dtype: of the weights; positions are encoded in float32 in any case.
         on_message: told about downloads, skipped files and ignored objects.
@@ -235,7 +237,7 @@ def _find_paths(name_or_path: str, on_message: Messages) -> list[Path]:
 def _read_weights(name_or_path: str, on_message: Messages) -> ModelWeights:
     """The tensors and config behind a name, a file or a folder."""
     paths = _find_paths(name_or_path, on_message)
-    if len(paths) == 1 and (own := read_own(paths[0])) is not None:
+    if len(paths) == 1 and (own := read_own_or_checkpoint(paths[0])) is not None:
         return own
     official = read_official(paths, on_message)
     config = PRESETS["rn50x16"]

@@ -17,7 +17,9 @@ from ovsam_cli.errors import CheckpointError
 from ovsam_cli.model.unpickling import Messages, read_tensors
 
 TEXT_PREFIX = "clip_text."
-TRAINED_NAME = "model.safetensors"  # what `ovsam train clip2sam` leaves in its folder
+# What `ovsam train clip2sam` has in its folder: its result, and until then what makes one.
+TRAINED_NAME, START_NAME = "model.safetensors", "start.safetensors"
+BEST_NAME, LAST_NAME = "best.pt", "last.pt"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 CANONICAL_PREFIXES = ("backbone.", "neck.", "pe.", "fpn_neck.", "mask_decoder.")
 # Where a part comes from when it is missing.
@@ -119,10 +121,20 @@ def read_text_weights(path: Path, on_message: Messages = None) -> dict[str, Tens
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The weight files directly in a folder, sorted; of a training run's folder its result."""
-    trained = folder / TRAINED_NAME
-    if trained.is_file():
-        return [trained]
+    """The weight files directly in a folder, sorted.
+
+    Of the folder of a training run one file: its result, or while it has none its best, else its
+    last checkpoint.
+
+    Raises:
+        CheckpointError: a run that has no checkpoint yet.
+    """
+    is_run = (folder / START_NAME).is_file()
+    for name in (TRAINED_NAME, *((BEST_NAME, LAST_NAME) if is_run else ())):
+        if (folder / name).is_file():
+            return [folder / name]
+    if is_run:
+        raise CheckpointError(f"{folder}: a training run without a checkpoint yet; go on training")
     return sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def read_config(path: Path) -> OVSAMConfig | None:
     Raises:
         CheckpointError: the file cannot be read, or is of another version.
     """
-    metadata = _read_metadata(path)
+    metadata = read_metadata(path)
     if CONFIG_KEY not in metadata:
         return None
     try:
@@ -58,8 +59,12 @@ def read_config(path: Path) -> OVSAMConfig | None:
         ) from error
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says beside its tensors; empty for other files."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors; empty for other files.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -86,7 +91,7 @@ def read_own(path: Path) -> ModelWeights | None:
         tensors={key: t for key, t in tensors.items() if not key.startswith(TEXT_PREFIX)},
         text_weights={key[length:]: t for key, t in tensors.items() if key.startswith(TEXT_PREFIX)},
         paths=(path,),
-        license_notice=_read_metadata(path).get(LICENSE_KEY, ""),
+        license_notice=read_metadata(path).get(LICENSE_KEY, ""),
     )
 
 
@@ -97,6 +102,7 @@ def save_weights(
     *,
     license_notice: str,
     half: bool = False,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors and config as one safetensors file, whole or not at all.
 
@@ -106,6 +112,7 @@ def save_weights(
         target: the .safetensors file.
         license_notice: goes into the metadata.
         half: round floating tensors to half precision.
+        notes: further metadata.
 
     Raises:
         OutputError: the file cannot be written.
@@ -115,18 +122,36 @@ def save_weights(
         for key, tensor in tensors.items()
     }
     metadata = {CONFIG_KEY: config.to_json(), LICENSE_KEY: license_notice, "format": "pt"}
+    metadata |= notes or {}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".incomplete")
         os.close(handle)
         try:
             save_file(stored, temporary, metadata)
+            _sort_metadata(Path(temporary))
             os.chmod(temporary, 0o644)  # mkstemp's files are for their owner only
             os.replace(temporary, target)
         finally:
             Path(temporary).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{target}: cannot be written ({error})") from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata in order, so that equal models are equal files.
+
+    Safetensors writes them in random order. The header, JSON after its length in eight bytes,
+    keeps its length: readers skip the spaces at its end.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def narrow(tensor: Tensor) -> Tensor:

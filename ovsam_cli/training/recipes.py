@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ovsam_cli.errors import InputError
+from ovsam_cli.model.run_checkpoints import BoxCalibration
 from ovsam_cli.training.augmentation import AugmentationOptions
 from ovsam_cli.training.clip2sam import Clip2SamOptions, MapNoise
 from ovsam_cli.training.prompt_sampling import MixedPrompts, PromptRule, PublishedPrompts
@@ -14,14 +16,6 @@ from ovsam_cli.training.schedule import Undecayed
 RecipeName = Literal["coco", "lvis", "tiny", "tiny-names"]
 ClassSplit = Literal["all", "coco48", "lvis-norare"]
 PUBLISHED_PROMPTS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class BoxCalibration:
-    """Arguments of `TinyMaskDecoder.calibrate_boxes`, chosen on photographs."""
-
-    gain: float
-    outside: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +145,15 @@ def change_recipe(
     images_per_batch: int | None = None,
     learning_rate: float | None = None,
     warmup_steps: int | None = None,
+    described_batches: int | None = None,
 ) -> Clip2SamRecipe:
-    """The recipe with what is given in place of its own; epochs replace its number of steps."""
+    """The recipe with what is given in place of its own; epochs replace its number of steps.
+
+    Raises:
+        InputError: described views for a recipe that describes none.
+    """
+    if described_batches is not None and recipe.described_batches is None:
+        raise InputError("--views is for recipes that describe views first, as tiny-names does")
     return replace(
         recipe,
         classes=classes or recipe.classes,
@@ -160,5 +161,6 @@ def change_recipe(
         max_steps=max_steps or (None if epochs else recipe.max_steps),
         images_per_batch=images_per_batch or recipe.images_per_batch,
         learning_rate=learning_rate or recipe.learning_rate,
+        described_batches=described_batches or recipe.described_batches,
         warmup_steps=recipe.warmup_steps if warmup_steps is None else warmup_steps,
     )

@@ -14,7 +14,7 @@ from ovsam_cli.errors import InputError
 from ovsam_cli.model.checkpoint import build_ovsam
 from ovsam_cli.model.official_files import check_weights, read_official
 from ovsam_cli.model.ovsam import PRESETS, OVSAMConfig
-from ovsam_cli.model.own_files import read_own
+from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint
 from ovsam_cli.model.unpickling import Messages
 from ovsam_cli.training.sam2clip import DistillRecipe, compute_sine_positions
 from ovsam_cli.training.teacher import Precision, Teacher, load_teacher, read_teacher_positions
@@ -78,7 +78,7 @@ def load_trunk(path: Path, on_message: Messages = None) -> tuple[OVSAMConfig, nn
         CheckpointError: unreadable, or no trunk in it.
         InputError: the model has another kind of trunk.
     """
-    own = read_own(path)
+    own = read_own_or_checkpoint(path)
     config = PRESETS["rn50x16"] if own is None else own.config
     if config.trunk != "clip-resnet":
         raise InputError(f"{path}: a {config.trunk} trunk; SAM2CLIP is for CLIP's, give RN50x16.pt")

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.unpickling import compute_sha256
 from ovsam_cli.training.batches import derive_seed
-from ovsam_cli.training.checkpoints import load_trained_weights
+from ovsam_cli.training.checkpoints import StageFacts, load_trained_weights
 from ovsam_cli.training.distill_batches import DistillSource
 from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
 from ovsam_cli.training.logs import LogLine
@@ -100,12 +101,17 @@ def train_sam2clip(options: Sam2ClipOptions, listeners: Listeners) -> Sam2ClipSu
         validate=_build_validation(losses, held_out, config, cache, device),
         on_log=listeners.on_log,
         on_step=lambda step: listeners.on_step(step, loop.max_steps),
-        settings={
-            "stage": "sam2clip",
-            "images": len(images),
-            "images a micro-batch": options.images_per_batch,
-            "teacher": _name_teacher(cache, teacher),
-        },
+        facts=StageFacts(
+            settings={
+                "stage": "sam2clip",
+                "images": len(images),
+                "image list": images.sha256(),
+                "images a micro-batch": options.images_per_batch,
+                "trunk": compute_sha256(options.trunk),
+                "teacher": _name_teacher(cache, teacher),
+            },
+            config=config.to_json(),
+        ),
     )
     neck_path = options.out / NECK_NAME
     if ranks.is_first:

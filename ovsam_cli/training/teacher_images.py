@@ -6,9 +6,10 @@ lists the folders to use, a line a folder, relative to its own place (spec 7.1).
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ class TeacherImages:
         key = self.keys[position].decode()
         return TeacherImage(self.folder / os.fsdecode(unquote_to_bytes(key)), key)
 
+    def sha256(self) -> str:
+        """Hash of which images these are and in which order, wherever their folder is."""
+        return hashlib.sha256(b"\n".join(self.keys.tolist())).hexdigest()
+
     def select(self, positions: NDArray[np.int64]) -> TeacherImages:
         """The images at these positions, in this order."""
         return TeacherImages(self.folder, self.keys[positions])
@@ -89,6 +94,11 @@ def find_teacher_images(folder: Path) -> TeacherImages:
             raise InputError(
                 f"{error}; there is no {SA1B_LIST_NAME} either: {SA1B_LAYOUT}"
             ) from error
+    return pack_images(folder, names)
+
+
+def pack_images(folder: Path, names: Iterable[str]) -> TeacherImages:
+    """Images by their POSIX paths below a folder."""
     return TeacherImages(folder, np.array([_encode(name) for name in names], dtype=np.bytes_))
 
 

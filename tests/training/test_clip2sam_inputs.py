@@ -12,12 +12,9 @@ from ovsam_cli.errors import InputError, VocabularyError
 from ovsam_cli.labelling.text_embeddings import TextEmbeddings
 from ovsam_cli.model.checkpoint import build_ovsam
 from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
-from ovsam_cli.training.clip2sam_inputs import (
-    ModelSource,
-    StartModel,
-    build_start_model,
-    embed_vocabulary,
-)
+from ovsam_cli.model.unpickling import compute_sha256
+from ovsam_cli.training.clip2sam_inputs import StartModel, build_start_model, embed_vocabulary
+from ovsam_cli.training.clip2sam_options import ModelSource
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 
 # A small trunk and neck around a decoder of SAM's size.
@@ -93,7 +90,7 @@ def make_start(config: OVSAMConfig) -> StartModel:
     model = OVSAM.__new__(OVSAM)
     torch.nn.Module.__init__(model)
     model.config = config
-    return StartModel(model, {}, None, "")
+    return StartModel(model, "", {}, None, "")
 
 
 def test_text_embeddings_of_a_file(tmp_path: Path) -> None:
@@ -104,9 +101,10 @@ def test_text_embeddings_of_a_file(tmp_path: Path) -> None:
     TextEmbeddings(array, vocabulary.names, "hash", SMALL.text_tower).save(file)
     begun = make_start(SMALL)
     found = embed_vocabulary(begun, vocabulary, file, print)
-    assert found.shape == (2, 1, SMALL.text_dim)
+    assert found.array.shape == (2, 1, SMALL.text_dim)
+    assert found.text_hash == compute_sha256(file)
     with pytest.raises(VocabularyError, match="other names"):
         embed_vocabulary(begun, read_vocabulary("cat,cow,"), file, print)
     with pytest.raises(InputError, match=r"give --clip RN50x16\.pt or --text-embeddings"):
         embed_vocabulary(begun, vocabulary, None, print)
-    assert embed_vocabulary(begun, Vocabulary("none", ()), None, print).shape == (0, 1, 384)
+    assert embed_vocabulary(begun, Vocabulary("none", ()), None, print).array.shape == (0, 1, 384)

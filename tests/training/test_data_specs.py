@@ -100,9 +100,64 @@ def test_broken_masks_of_sa1b_concern_one_image(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"sa_0\.jpg: "):
             images.read(0)
     assert len(images.read(1).segmentations) == 2
+
+
+def test_images_of_sa1b_without_masks_are_skipped(tmp_path: Path) -> None:
+    """One missing JSON refused the whole set."""
+    write_sa1b(tmp_path)
+    masks = tmp_path / "sa_000020" / "sa_0.json"
     masks.unlink()
-    with pytest.raises(InputError, match=r"1 of 2 images have no masks.*sa_0\.json"):
+    data, said = open_data(DataSpec(tmp_path))
+    assert any("1 images without masks" in text for text in said)
+    images = data.sets[0].images
+    assert len(images) == 2
+    with pytest.raises(ImageError, match=r"sa_0\.jpg: no masks: sa_0\.json is not beside it"):
+        images.read(0)
+    masks.with_name("sa_1.json").unlink()
+    with pytest.raises(InputError, match=r"none of 2 images has masks; .* at .*sa_0\.json"):
+        open_data(DataSpec(tmp_path))
+
+
+def test_folders_that_train_txt_names(tmp_path: Path) -> None:
+    """It was ignored: all folders were trained on."""
+    write_sa1b(tmp_path)
+    (tmp_path / "sa_000020").rename(tmp_path / "sa_000007")
+    write_sa1b(tmp_path, 3)
+    assert len(Sa1bSet(tmp_path)) == 5
+    (tmp_path / "train.txt").write_text("sa_000007\n")
+    images = Sa1bSet(tmp_path)
+    assert len(images) == 2 and images.path(1) == tmp_path / "sa_000007" / "sa_1.jpg"
+    assert len(images.read(1).segmentations) == 2
+    (tmp_path / "train.txt").write_text("sa_000008\n")
+    with pytest.raises(InputError, match=r"train\.txt:1: .*sa_000008 is no folder"):
         Sa1bSet(tmp_path)
+
+
+def test_digests_are_of_content_wherever_it_lies(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "one")
+    write_sa1b(tmp_path / "two")
+    specs = [DataSpec(tmp_path / "one"), DataSpec(tmp_path / "two")]
+    first, _ = open_data(*specs)
+    assert list(first.digests) == [str(spec.place) for spec in specs]
+    for name in ("one", "two"):
+        (tmp_path / name).rename(tmp_path / f"{name}-moved")
+    moved, _ = open_data(
+        *(DataSpec(spec.place.with_name(f"{spec.place.name}-moved")) for spec in specs)
+    )
+    assert [*moved.digests.values()] == [*first.digests.values()]
+    (tmp_path / "two-moved" / "sa_000020" / "sa_1.jpg").unlink()
+    fewer, _ = open_data(DataSpec(tmp_path / "two-moved"))
+    assert [*fewer.digests.values()] != [*first.digests.values()][1:]
+
+
+def test_a_filter_that_leaves_nothing_is_named(tmp_path: Path) -> None:
+    """The published recipe keeps COCO's base categories; on other data it said "no image"."""
+    write_scenes(tmp_path / "one")
+    message = (
+        r"one: of \d+ annotations \(disc, bar\) none .*--classes coco48 keeps.*--classes all to"
+    )
+    with pytest.raises(InputError, match=message):
+        open_training_data([DataSpec(tmp_path / "one")], None, "coco48", print)
 
 
 def test_wrong_layouts(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from training.toy_stage import CPU, ToyLosses, ToySource, judge, toy_options, train_toy
 
 from ovsam_cli.errors import CheckpointError, DeviceError, InputError, OutputError
-from ovsam_cli.training.checkpoints import BEST_NAME, LAST_NAME, load_trained_weights
+from ovsam_cli.model.official_files import BEST_NAME, LAST_NAME
+from ovsam_cli.training.checkpoints import StageFacts, load_trained_weights
 from ovsam_cli.training.logs import BOARD_FOLDER, LOG_NAME, SKIPPED_NAME, LogLine, read_log
 from ovsam_cli.training.loop import LoopOptions, train
 
@@ -310,8 +311,27 @@ def test_checkpoint_with_other_settings(options: LoopOptions) -> None:
     other = replace(options, learning_rate=0.5, log_steps=1, num_workers=1, max_seconds=9.0)
     with pytest.raises(InputError, match=r"settings: learning_rate 0.01 there, 0.5 now; give"):
         train_toy(other)
-    with pytest.raises(InputError, match="stage data None there, lvis now"):
-        train(ToyLosses(), ToySource(), options, device=CPU, settings={"data": "lvis"})
+    with pytest.raises(InputError, match=r"settings: data None there, lvis now; give"):
+        train(ToyLosses(), ToySource(), options, device=CPU, facts=StageFacts({"data": "lvis"}))
+
+
+def test_long_settings_are_shown_where_they_differ(options: LoopOptions) -> None:
+    long = "a" * 200
+    facts = [StageFacts({"recipe": f"{long}{last}{long}"}) for last in "xy"]
+    train(ToyLosses(), ToySource(), options, device=CPU, facts=facts[0])
+    with pytest.raises(InputError, match=r"recipe \.\.\.a{20}xa{39}\.\.\. there, \.\.\.a{20}ya"):
+        train(ToyLosses(), ToySource(), options, device=CPU, facts=facts[1])
+
+
+def test_checkpoints_carry_the_config_and_are_announced(options: LoopOptions) -> None:
+    seen: list[bool] = []
+    facts = StageFacts(config="{}", before_save=lambda: seen.append(last.exists()))
+    last = options.folder / LAST_NAME
+    train(ToyLosses(), ToySource(), options, device=CPU, validate=judge, facts=facts)
+    assert seen[0] is False and len(seen) >= 2
+    for name in (LAST_NAME, BEST_NAME):
+        saved = torch.load(options.folder / name, weights_only=True)
+        assert saved["config"] == "{}" and "learning_rate" in saved["settings"]
 
 
 def test_parameter_that_nobody_trains(options: LoopOptions) -> None:

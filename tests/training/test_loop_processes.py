@@ -17,7 +17,7 @@ from training.test_loop import assert_same_runs
 from training.toy_stage import stage_options, stage_parts, train_toy
 
 from ovsam_cli.errors import DeviceError, InputError
-from ovsam_cli.training.checkpoints import LAST_NAME
+from ovsam_cli.model.official_files import LAST_NAME
 from ovsam_cli.training.distributed import ENVIRONMENT, Ranks, find_ranks, pick_device
 from ovsam_cli.training.logs import LOG_NAME, SKIPPED_NAME, read_log
 

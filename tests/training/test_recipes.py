@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsam_cli.training.clip2sam_inputs import Clip2SamRunOptions, ModelSource
+from ovsam_cli.training.clip2sam_options import Clip2SamRunOptions, ModelSource
 from ovsam_cli.training.clip2sam_run import build_loop_options
 from ovsam_cli.training.distributed import Ranks
 from ovsam_cli.training.prompt_sampling import PublishedPrompts

@@ -26,8 +26,7 @@ from training.teacher_builders import build_small_encoder, write_sam_file
 from typer.testing import Result
 
 from ovsam_cli.model.checkpoint import build_ovsam, load_model, save_weights
-from ovsam_cli.model.official_files import read_official
-from ovsam_cli.training.checkpoints import LAST_NAME
+from ovsam_cli.model.official_files import LAST_NAME, read_official
 from ovsam_cli.training.logs import LOG_NAME, read_log
 
 NUM_IMAGES = 6
