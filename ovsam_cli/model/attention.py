@@ -3,7 +3,7 @@
 A prompt has a few tokens and thousands of image cells. Between the two the few rows are multiplied
 by the projection matrices instead of projecting every cell: q . (W k) = (W^T q) . k. The same
 numbers for less than half of the operations, and no copy of the cells with their encoding. Prompts
-of many tokens take the plain form, which is cheaper for them; so do cells that prompts share.
+of many tokens take the plain form, which is cheaper for them; so do prompts that share an image.
 """
 
 from __future__ import annotations
@@ -96,66 +96,47 @@ class Attention(nn.Module):
         logits = logits.view(*heads_k.shape[:3], keys.shape[1])  # (B, heads, T, M)
         return self._add_values(keys, logits, v, token_mask)
 
-    def tokens_to_shared(
-        self, tokens: Tensor, cells: Tensor, cell_pe: Tensor, image_index: Tensor
-    ) -> Tensor:
-        """`tokens_to_image` for cells that prompts share: projected once an image.
+    def tokens_to_shared(self, tokens: Tensor, cells: Tensor, cell_pe: Tensor) -> Tensor:
+        """`tokens_to_image` for one image that all prompts share: projected once.
 
         Args:
             tokens: (B, T, D) queries before projection.
-            cells: (I, M, D).
+            cells: (M, D).
             cell_pe: (M, D) their positional encoding.
-            image_index: (B,) int64, whose cells a prompt's tokens attend to.
 
         Returns:
             (B, T, D).
         """
-        heads_q = self._split(self.q_proj(tokens))  # (B, heads, T, C / heads)
-        heads_k = self._split(self.k_proj(cells + cell_pe))  # (I, heads, M, C / heads)
-        heads_v = self._split(self.v_proj(cells))
-        if len(cells) == 1:
-            # All prompts' tokens are queries of one attention: nothing is repeated.
-            rows = heads_q.transpose(0, 1).flatten(1, 2)[None]  # (1, heads, B * T, C / heads)
-            heads = F.scaled_dot_product_attention(rows, heads_k, heads_v)
-            heads = self._split_prompts(heads[0], len(tokens))
-        else:
-            heads = F.scaled_dot_product_attention(
-                heads_q, heads_k[image_index], heads_v[image_index]
-            )
-        output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, T, D)
-        return output
+        # All prompts' tokens are queries of one attention: nothing is repeated.
+        heads = F.scaled_dot_product_attention(
+            self._split(self.q_proj(tokens).flatten(0, 1)[None]),  # (1, heads, B * T, C / heads)
+            self._split(self.k_proj(cells + cell_pe)[None]),
+            self._split(self.v_proj(cells)[None]),
+        )
+        output: Tensor = self.out_proj(heads[0].transpose(0, 1).flatten(1))  # (B * T, D)
+        return output.view_as(tokens)
 
     def shared_to_tokens(
-        self,
-        cells: Tensor,
-        cell_pe: Tensor,
-        image_index: Tensor,
-        k: Tensor,
-        v: Tensor,
-        token_mask: Tensor | None,
+        self, cells: Tensor, cell_pe: Tensor, k: Tensor, v: Tensor, token_mask: Tensor | None
     ) -> Tensor:
-        """`image_to_tokens` for cells that prompts share: projected once an image.
+        """`image_to_tokens` for one image that all prompts share: projected once.
 
         Args:
-            cells: (I, M, D).
+            cells: (M, D).
             cell_pe: (M, D) their positional encoding.
-            image_index: (B,) int64, whose cells attend to a prompt's tokens.
             k, v: (B, T, D) tokens' keys and values before projection.
             token_mask: (B, T) bool, False for tokens to leave out; None for none.
 
         Returns:
             (B, M, D) each prompt's own cells.
         """
-        heads_k = self._query_rows(self.k_proj(k))  # (B, heads, T, C / heads)
-        heads_q = self._split(self.q_proj(cells + cell_pe)).transpose(2, 3)  # (I, heads, C / ., M)
-        if len(cells) == 1:
-            rows = heads_k.transpose(0, 1).flatten(1, 2)  # (heads, B * T, C / heads)
-            logits = self._split_prompts(rows @ heads_q[0], len(k))
-            keys = cells.expand(len(k), -1, -1)
-        else:
-            logits = heads_k @ heads_q[image_index]
-            keys = cells[image_index]
-        return self._add_values(keys, logits, v, token_mask)
+        num_prompts, num_tokens, _ = k.shape
+        heads_q = self._split(self.q_proj(cells + cell_pe)[None])[0]  # (heads, M, C / heads)
+        heads_k = self._query_rows(self.k_proj(k).flatten(0, 1)[None])[0]  # (heads, B * T, .)
+        logits = heads_k @ heads_q.transpose(1, 2)  # (heads, B * T, M)
+        logits = logits.view(self.num_heads, num_prompts, num_tokens, len(cells))
+        keys = cells.expand(num_prompts, -1, -1)
+        return self._add_values(keys, logits.transpose(0, 1), v, token_mask)
 
     def absorbs(self, num_tokens: int) -> bool:
         """Whether T rows through the projections cost less than projecting the image's cells.
@@ -180,13 +161,6 @@ class Attention(nn.Module):
         # A head's weights sum to 1: a share of the bias in every value adds it once.
         values = values + self.out_proj.bias / self.num_heads
         return torch.baddbmm(keys, weights.transpose(1, 2), values.flatten(1, 2))  # (B, M, D)
-
-    @staticmethod
-    def _split_prompts(rows: Tensor, num_prompts: int) -> Tensor:
-        """(heads, B * T, N) -> (B, heads, T, N)."""
-        num_heads, num_rows, width = rows.shape
-        num_tokens = num_rows // max(num_prompts, 1)
-        return rows.view(num_heads, num_prompts, num_tokens, width).transpose(0, 1)
 
     def _by_head(self, weight: Tensor) -> Tensor:
         """(C, D) projection -> (heads, C / heads, D)."""

@@ -17,6 +17,7 @@ from ovsam_cli.model.clip2sam import (
     compute_mask_boxes,
     fuse_logits,
 )
+from ovsam_cli.model.layers import full_precision, in_full
 from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.parts import ImageTrunk, PromptedDecoder
 from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEmbeddings, PromptEncoder
@@ -142,8 +143,8 @@ class ImageFeatures:
 
     Attributes:
         image_embeddings: (I, D, h, w).
-        fpn_features: four maps (I, fpn_dim, h_l, w_l), finest first.
-        clip_features: (I, C, h_4, w_4) the trunk's last map.
+        fpn_features: four maps (I, fpn_dim, h_l, w_l), finest first, in float32 or better.
+        clip_features: (I, C, h_4, w_4) the trunk's last map, in float32 or better.
         input_hw: (height, width) of each image in the input frame, before padding.
         fine_features: (I, C, 4h, 4w) for a mask decoder that reads them, else None.
     """
@@ -198,8 +199,8 @@ class OVSAM(nn.Module):
         trunk_maps = self.backbone(pixels)
         return ImageFeatures(
             image_embeddings=self.neck(trunk_maps),
-            fpn_features=self.fpn_neck(trunk_maps),
-            clip_features=trunk_maps[-1],
+            fpn_features=tuple(_for_regions(maps) for maps in self.fpn_neck(trunk_maps)),
+            clip_features=_for_regions(trunk_maps[-1]),
             input_hw=tuple(input_hw),
             fine_features=None if self.fine_neck is None else self.fine_neck(trunk_maps),
         )
@@ -247,6 +248,21 @@ class OVSAM(nn.Module):
         Returns:
             (B, K + 1) float32 class logits, background last; log-probabilities when fused.
         """
+        with full_precision(mask_logits.device):
+            return self._classify(
+                features, mask_logits, prompts, text_embeddings, fusion, clip_boxes_xyxy
+            )
+
+    def _classify(
+        self,
+        features: ImageFeatures,
+        mask_logits: Tensor,
+        prompts: ModelPrompts,
+        text_embeddings: Tensor,
+        fusion: Fusion,
+        clip_boxes_xyxy: Tensor | None,
+    ) -> Tensor:
+        """`classify` without half precision: a rounded box is another region."""
         mask_boxes_xyxy = compute_mask_boxes(mask_logits, self.config.model_size)
         if fusion.mode == "head":
             return self._query_logits(features, mask_boxes_xyxy, prompts, text_embeddings)
@@ -277,3 +293,8 @@ class OVSAM(nn.Module):
         """(B, K + 1) logits of the CLIP branch."""
         regions = self.backbone.embed_regions(features.clip_features, boxes, prompts.image_index)
         return compute_class_logits(regions, text, self.config.logit_scale)
+
+
+def _for_regions(maps: Tensor) -> Tensor:
+    """Maps as regions are pooled from them, made so once an image and not once a chunk."""
+    return in_full(maps).contiguous()

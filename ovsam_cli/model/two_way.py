@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ovsam_cli.model.attention import Attention
 from ovsam_cli.model.layers import FeedForward
 
-# Prompts an image from which projecting the image for all of them costs less than working with
-# each prompt's tokens: 0.81 GFLOP an image against 0.33 a prompt at the published sizes.
+# Prompts of one image from which projecting it for all of them costs less than working with each
+# prompt's tokens: 0.81 GFLOP an image against 0.33 a prompt at the published sizes.
 MIN_SHARING = 3
 
 
@@ -57,19 +57,16 @@ class TwoWayBlock(nn.Module):
         self,
         tokens: Tensor,
         cells: Tensor,
-        image_index: Tensor,
         token_pe: Tensor,
         cell_pe: Tensor,
         token_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """As `forward` with keys = cells[image_index], (I, M, D) cells projected once an image."""
+        """As `forward` for prompts of one image, (M, D) cells, which is projected once."""
         tokens = self._mix_tokens(tokens, token_pe, token_mask)
         to_image = self.cross_attn_token_to_image
-        tokens = self._take_up(
-            tokens, to_image.tokens_to_shared(tokens + token_pe, cells, cell_pe, image_index)
-        )
+        tokens = self._take_up(tokens, to_image.tokens_to_shared(tokens + token_pe, cells, cell_pe))
         keys = self.cross_attn_image_to_token.shared_to_tokens(
-            cells, cell_pe, image_index, tokens + token_pe, tokens, token_mask
+            cells, cell_pe, tokens + token_pe, tokens, token_mask
         )
         return tokens, self.norm4(keys)
 
@@ -153,13 +150,13 @@ class TwoWayTransformer(nn.Module):
         keys = source.flatten(2).transpose(1, 2)  # (B or I, h * w, D)
         key_pe = image_pe[0].flatten(1).T  # (h * w, D)
         num_done = 0
-        if image_index is not None and len(tokens) >= MIN_SHARING * len(keys):
+        if image_index is not None and len(source) == 1 and len(tokens) >= MIN_SHARING:
             first = cast(TwoWayBlock, self.layers[0])
-            tokens, keys = first.read_shared(
-                tokens, keys, image_index, token_pe, key_pe, token_mask
-            )
+            tokens, keys = first.read_shared(tokens, keys[0], token_pe, key_pe, token_mask)
             num_done = 1
         elif image_index is not None:
+            # Sharing among prompts of several images would copy the projections to each prompt,
+            # which takes longer than not to make them.
             keys = keys[image_index]
         for layer in self.layers[num_done:]:
             tokens, keys = layer(tokens, keys, token_pe, key_pe, token_mask)

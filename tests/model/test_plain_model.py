@@ -87,22 +87,20 @@ def test_attention_between_tokens_and_image(num_tokens: int, dtype: torch.dtype)
 
 
 @dtypes
-@pytest.mark.parametrize("num_images", [1, 2])
 @torch.inference_mode()
-def test_attention_with_shared_cells(num_images: int, dtype: torch.dtype) -> None:
+def test_attention_with_a_shared_image(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     attention = Attention(embed_dim=32, inner_dim=16, num_heads=2).to(dtype)
-    cells, pe = torch.randn(num_images, 50, 32, dtype=dtype), torch.randn(50, 32, dtype=dtype)
-    index = torch.arange(5).flip(0) % num_images
+    cells, pe = torch.randn(2, 50, 32, dtype=dtype)
     tokens, values = torch.randn(2, 5, 6, 32, dtype=dtype)
     mask = torch.rand(5, 6) > 0.3
     mask[:, 0] = True
-    keys = cells[index]
-    found = attention.tokens_to_shared(tokens, cells, pe, index)
+    keys = cells.expand(5, -1, -1)
+    found = attention.tokens_to_shared(tokens, cells, pe)
     wanted = attend_plainly(attention, tokens, keys + pe, keys, None)
     assert measure_difference(found, wanted) < LIMITS[dtype]
     for token_mask in (None, mask):
-        found = attention.shared_to_tokens(cells, pe, index, tokens, values, token_mask)
+        found = attention.shared_to_tokens(cells, pe, tokens, values, token_mask)
         read = attend_plainly(attention, keys + pe, tokens, values, token_mask)
         assert measure_difference(found, keys + read) < LIMITS[dtype]
 
@@ -147,11 +145,16 @@ def test_grouping_does_not_matter() -> None:
     model = build_model(torch.float64)
     features = make_features(model, 2, torch.float64)
     prompts = without_masks(make_prompts("b" * 8), torch.float64)
-    assert len(prompts.image_index) >= 2 * MIN_SHARING  # shared when they come together
     together = model.decode_masks(features, model.encode_prompts(prompts)).mask_logits
     for rows in (torch.tensor([0, 2, 4, 6]), torch.tensor([5, 0, 1]), torch.tensor([3])):
         some = model.decode_masks(features, model.encode_prompts(prompts.take(rows))).mask_logits
         assert measure_difference(some, together[rows]) < 1e-9
+    rows = torch.tensor([1, 3, 5, 7])  # of the second image, whose layer is shared when it is alone
+    assert len(rows) >= MIN_SHARING
+    alone = replace(features, image_embeddings=features.image_embeddings[1:])
+    own = replace(prompts.take(rows), image_index=torch.zeros(4, dtype=torch.int64))
+    some = model.decode_masks(alone, model.encode_prompts(own)).mask_logits
+    assert measure_difference(some, together[rows]) < 1e-9
 
 
 @torch.inference_mode()
