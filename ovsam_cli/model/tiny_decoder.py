@@ -21,6 +21,7 @@ from ovsam_cli.model.tiny_prompts import (
     cell_centers,
     describe_places,
 )
+from ovsam_cli.model.tiny_quality import estimate_iou
 from ovsam_cli.model.tiny_regions import TinyRegionHead
 from ovsam_cli.model.tiny_similarity import (
     NEAREST_BACKGROUND,
@@ -118,14 +119,14 @@ class TinyMaskDecoder(nn.Module):
             fine_features: (I, fine_dim + C, 4h, 4w) of `FineNeck`.
 
         Returns:
-            (B, 1, 8h, 8w) mask logits, padded model frame, and their predicted IoU; of the masks
-            of a lone point that of highest predicted IoU.
+            (B, 1, 8h, 8w) mask logits, padded model frame, and the IoU to expect of them, which
+            is told from the logits and not asked of the IoU head (see `tiny_quality`); of the
+            masks of a lone point the surest.
         """
         field = self.decode_field(image_embeddings, image_pe, prompt_embeddings, fine_features)
-        if field.iou_predictions.shape[1] > 1:
-            best = field.iou_predictions[:, 1:].argmax(dim=1) + 1
-            field = field.choose(torch.where(prompt_embeddings.prompts.is_lone_point, best, 0))
-        return DecodedMasks(field.draw(), field.iou_predictions)
+        mask_logits = field.draw_best()
+        is_lone_point = prompt_embeddings.prompts.is_lone_point
+        return DecodedMasks(mask_logits, estimate_iou(mask_logits, is_lone_point))
 
     def decode_field(
         self,

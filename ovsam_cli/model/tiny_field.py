@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.model.tiny_prompts import cell_centers, describe_box, describe_places
+from ovsam_cli.model.tiny_quality import choose_surest
 from ovsam_cli.model.tiny_similarity import (
     Likeness,
     Seeds,
@@ -49,7 +51,7 @@ class TinyField:
         fine: (I, hidden + fine_dim, 4h, 4w) of the images.
         keys: (B, hidden, h, w) of the prompts.
         weights: four (B, M, C) groups of the hypernetwork.
-        iou_predictions: (B, M).
+        iou_predictions: (B, M) of the IoU head; `tiny_quality` says more of drawn masks.
     """
 
     model_size: int
@@ -79,15 +81,29 @@ class TinyField:
 
     def draw(self) -> Tensor:
         """(B, M, 8h, 8w) mask logits of every cell of stride 2."""
+        return self._draw_parts(lambda few, logits: few._finish(logits), self.weights[0].shape[1])
+
+    def draw_best(self) -> Tensor:
+        """(B, 1, 8h, 8w): of a lone point the surest of its masks, else the single one."""
+        return self._draw_parts(_finish_best, 1)
+
+    def _draw_parts(self, finish: Callable[[TinyField, Tensor], Tensor], num_masks: int) -> Tensor:
+        """Few prompts at a time: (B, num_masks, 8h, 8w) of what `finish` makes of theirs.
+
+        Args:
+            finish: few prompts and their (B, M, 16hw) logits, without prior -> logits of stride 2.
+            num_masks: that it makes of each.
+        """
         side = 2 * self.fine.shape[-1]
-        drawn = [self.fine.new_zeros(0, self.weights[0].shape[1], side, side)]
+        drawn = [self.fine.new_zeros(0, num_masks, side, side)]
         order = [torch.zeros(0, dtype=torch.int64, device=self.fine.device)]
         for number in range(len(self.fine)):
             rows = (self.prompts.image_index == number).nonzero()[:, 0]
             values = self._read_image(number)
-            for few in torch.split(rows, PROMPTS_AT_ONCE):
-                drawn.append(self._take(few)._draw_cells(values))
-                order.append(few)
+            for part in torch.split(rows, PROMPTS_AT_ONCE):
+                few = self._take(part)
+                drawn.append(finish(few, few._weigh_cells(values)))
+                order.append(part)
         return torch.cat(drawn)[torch.cat(order).argsort()]
 
     def choose(self, chosen: Tensor) -> TinyField:
@@ -119,14 +135,18 @@ class TinyField:
         fine, learned, coarse, trunk = (level[0].flatten(1) for level in maps)
         return PlaceValues(fine, learned, coarse, trunk)
 
-    def _draw_cells(self, values: PlaceValues) -> Tensor:
-        """(B, M, 8h, 8w) of prompts of one image."""
+    def _weigh_cells(self, values: PlaceValues) -> Tensor:
+        """(B, M, 4h * 4w) logits, without the prior, of prompts of one image."""
         side, size, device = self.fine.shape[-1], self.model_size, self.keys.device
         said = describe_places(self.prompts, cell_centers(side, size, device)[None], size)
-        logits = self._weigh(said, values, _enlarge(self.keys, side).flatten(2))
+        return self._weigh(said, values, _enlarge(self.keys, side).flatten(2))
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        """(B, M, 4h * 4w) logits -> (B, M, 8h, 8w) with the prior."""
+        side = self.fine.shape[-1]
         drawn = _enlarge(logits.view(*logits.shape[:2], side, side), 2 * side)
         # The ellipse at stride 2: a box of 10 pixels is two cells at stride 4.
-        places = cell_centers(2 * side, size, device)[None]
+        places = cell_centers(2 * side, self.model_size, self.keys.device)[None]
         prior = self.weights[3] @ describe_box(self.prompts, places)[:, :2]
         return drawn + prior.view_as(drawn)
 
@@ -146,6 +166,13 @@ class TinyField:
         hidden = F.relu(map_places(self.mix, hidden))  # (B, hidden, N)
         of_hidden, of_features = mixed.tensor_split([hidden_dim], dim=2)
         return of_hidden @ hidden + of_features @ features + valued @ values + constant
+
+
+def _finish_best(field: TinyField, logits: Tensor) -> Tensor:
+    """One mask a prompt, chosen before it is enlarged; a lone point has no prior to wait for."""
+    chosen = choose_surest(logits, field.prompts.is_lone_point)
+    own = logits[torch.arange(len(chosen), device=chosen.device), chosen]
+    return field.choose(chosen)._finish(own[:, None])
 
 
 def map_places(layer: nn.Linear, values: Tensor) -> Tensor:

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
+from ovsam_cli.model.tiny_field import TinyField
+from ovsam_cli.model.tiny_quality import choose_surest, estimate_iou
 from ovsam_cli.model.tiny_trunk import STAGES, LiteTrunk, fold_lite0_weights
 
 
@@ -105,24 +108,43 @@ def test_untrained_model_finds_the_disc_in_a_box(model: OVSAM) -> None:
 
 
 @torch.inference_mode()
-def test_a_lone_point_gets_the_mask_of_highest_predicted_iou(model: OVSAM) -> None:
+def test_a_lone_point_gets_the_surest_of_its_masks(model: OVSAM) -> None:
     features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
-    embeddings = model.encode_prompts(make_prompts([[50, 60, 150, 90]], [[300, 310]]))
-    decoder = model.mask_decoder
-    image_pe = model.pe.image_pe()
-    field = decoder.decode_field(
-        features.image_embeddings, image_pe, embeddings, features.fine_features
+    points = [[300.0, 310.0], [40.0, 470.0]]
+    embeddings = model.encode_prompts(make_prompts([[50, 60, 150, 90]], points))
+    field = model.mask_decoder.decode_field(
+        features.image_embeddings, model.pe.image_pe(), embeddings, features.fine_features
     )
-    every, ious = field.draw(), field.iou_predictions
-    assert every.shape == (2, 4, 256, 256)
-    best = 1 + int(ious[1, 1:].argmax())
+    every = field.draw()
+    assert every.shape == (3, 4, 256, 256)
     decoded = model.decode_masks(features, embeddings)
-    torch.testing.assert_close(decoded.mask_logits[0], every[0, :1])
-    torch.testing.assert_close(decoded.mask_logits[1], every[1, best : best + 1])
+    # A point's logits are bilinear between the cells in which they were weighed.
+    assert isinstance(field, TinyField)
+    values = field._read_image(0)
+    chosen = choose_surest(field._weigh_cells(values), embeddings.prompts.is_lone_point)
+    assert chosen[0] == 0 and (chosen[1:] > 0).all()
+    expected = every[torch.arange(3), chosen][:, None]
+    torch.testing.assert_close(decoded.mask_logits, expected)
     assert decoded.iou_predictions is not None
     torch.testing.assert_close(
-        decoded.iou_predictions[:, 0], torch.stack([ious[0, 0], ious[1, best]])
+        decoded.iou_predictions, estimate_iou(expected, embeddings.prompts.is_lone_point)
     )
+
+
+@torch.inference_mode()
+def test_masks_and_their_quality_do_not_depend_on_the_company(model: OVSAM) -> None:
+    features = model.encode_images(torch.randn(2, 3, 512, 512), [(512, 512), (512, 400)])
+    points = [[20.0 + 40 * number, 500.0 - 35 * number] for number in range(11)]
+    prompts = make_prompts([[50, 60, 350, 290]], points)
+    prompts = replace(prompts, image_index=torch.arange(12) % 2)
+    whole = model.decode_masks(features, model.encode_prompts(prompts))
+    parts = [
+        model.decode_masks(features, model.encode_prompts(prompts.take(slice(start, start + 5))))
+        for start in (0, 5, 10)
+    ]
+    joined = DecodedMasks.concatenate(parts)
+    torch.testing.assert_close(joined.mask_logits, whole.mask_logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(joined.iou_predictions, whole.iou_predictions, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
