@@ -8,7 +8,7 @@ to keep, and the number of loader workers changes nothing.
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,19 @@ class SkippedImage:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What a validation found.
+
+    Attributes:
+        scores: by name, `score` among them: the greater, the better.
+        skipped: images that could not be read, each told once; the scores are of the others.
+    """
+
+    scores: Mapping[str, float]
+    skipped: tuple[SkippedImage, ...] = ()
 
 
 class Batch(Protocol):

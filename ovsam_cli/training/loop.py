@@ -24,6 +24,7 @@ from ovsam_cli.training.batches import (
     BatchSource,
     LossModule,
     SkippedImage,
+    Validated,
     iter_batches,
 )
 from ovsam_cli.training.checkpoints import StageFacts, TrainingState
@@ -38,7 +39,7 @@ from ovsam_cli.training.stopping import StopSignals, explain_failure
 __all__ = ["LoopOptions", "LossModule", "TrainingSummary", "train"]
 
 MAX_NONFINITE = 10  # skipped steps in a row
-Validate = Callable[[Mapping[str, Tensor]], Mapping[str, float]]
+Validate = Callable[[Mapping[str, Tensor]], Validated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ def train(
         source: of the micro-batches.
         options: of the loop.
         device: of this rank.
-        validate: scores of the averaged (else the plain) state dict of the trained parts, `score`
-            among them: the greatest is kept. Called on the first rank.
+        validate: scores the averaged (else the plain) state dict of the trained parts: the best
+            is kept. Called on the first rank.
         on_log: called with each line of the log, on the first rank.
         on_step: called with the number of steps done.
         facts: of the stage, for its checkpoints.
@@ -169,11 +170,7 @@ class _Loop:
         state, options = self._state, self._options
         steps = range(state.step, options.max_steps)
         made_ahead = iter_batches(
-            source,
-            self._order,
-            steps,
-            num_workers=options.num_workers,
-            pin_memory=self._pin_memory,
+            source, self._order, steps, num_workers=options.num_workers, pin_memory=self._pin_memory
         )
         with closing(made_ahead) as batches:
             for _ in steps:
@@ -270,10 +267,12 @@ class _Loop:
     def _validate(self, log: RunLog | None) -> None:
         validate, state = self._callbacks.validate, self._state
         if validate is not None and log is not None:
-            scores = validate(state.weights())
-            log.write("validation", state.step, scores)
-            if scores["score"] > state.best_score:
-                state.best_score = scores["score"]
+            found = validate(state.weights())
+            log.write("validation", state.step, found.scores)
+            last = state.step * self._order.batches_per_step - 1
+            log.write_skipped([(last, one) for one in found.skipped])
+            if found.scores["score"] > state.best_score:
+                state.best_score = found.scores["score"]
                 state.save_best(self._options.folder, self._facts)
         self._ranks.wait()
 

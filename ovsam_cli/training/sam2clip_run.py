@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.unpickling import compute_sha256
-from ovsam_cli.training.batches import derive_seed
+from ovsam_cli.training.batches import SkippedImage, Validated, derive_seed
 from ovsam_cli.training.checkpoints import StageFacts, load_trained_weights
-from ovsam_cli.training.distill_batches import DistillSource
+from ovsam_cli.training.distill_batches import DistillBatch, DistillSource
 from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
 from ovsam_cli.training.logs import LogLine
 from ovsam_cli.training.loop import LoopOptions, TrainingSummary, train
@@ -170,15 +170,25 @@ def _build_validation(
     config: OVSAMConfig,
     cache: TeacherCache | None,
     device: torch.device,
-) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]] | None:
+) -> Callable[[Mapping[str, Tensor]], Validated] | None:
     """Scores on images that are not learned from; None without any."""
     if not len(held_out):
         return None
     source = DistillSource(held_out, config, images_per_batch=1, seed=0, cache=cache)
 
-    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
-        batches = (source[index].to(device) for index in range(len(held_out)))
-        return losses.compute_scores(weights, batches)
+    told: set[SkippedImage] = set()
+
+    def validate(weights: Mapping[str, Tensor]) -> Validated:
+        skipped: list[SkippedImage] = []
+
+        def read(index: int) -> DistillBatch:
+            batch = source[index]
+            skipped.extend(one for one in batch.skipped if one not in told)
+            told.update(skipped)
+            return batch.to(device)
+
+        scores = losses.compute_scores(weights, map(read, range(len(held_out))))
+        return Validated(scores, tuple(skipped))
 
     return validate
 

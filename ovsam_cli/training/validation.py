@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ovsam_cli.evaluation.datasets import InstanceDataset, InstanceImage
+from ovsam_cli.errors import ImageError, InputError
+from ovsam_cli.evaluation.datasets import Instance, InstanceDataset, InstanceImage
 from ovsam_cli.evaluation.metrics import compute_ious, summarize_masks
 from ovsam_cli.evaluation.protocol import EncodeImage, PromptKind, answer_images
 from ovsam_cli.images import preprocess, read_image
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.outputs.files import write_whole_file
-from ovsam_cli.structures import ImageGeometry
+from ovsam_cli.structures import ImageGeometry, Rle
+from ovsam_cli.training.batches import SkippedImage, Validated
 
 KINDS: tuple[PromptKind, ...] = ("box", "center")
 
@@ -37,7 +40,11 @@ class ImageEncoder:
         self.folder = None if folder is None else folder / compute_trunk_fingerprint(model)[:16]
 
     def encode_image(self, image: InstanceImage) -> tuple[ImageFeatures, ImageGeometry]:
-        """Features of one image with the model's present weights."""
+        """Features of one image with the model's present weights.
+
+        Raises:
+            ImageError: it cannot be read, or is not of the annotated size.
+        """
         maps = self._trunk_maps(image)
         geometry = self._geometry(image)
         fine_neck = self.model.fine_neck
@@ -73,8 +80,14 @@ class ImageEncoder:
 
     def _compute_maps(self, image: InstanceImage, device: torch.device) -> tuple[Tensor, ...]:
         config = self.model.config
+        rgb = read_image(image.path, apply_exif=False).rgb
+        if rgb.shape[:2] != image.original_hw:
+            raise ImageError(
+                f"{image.path}: {rgb.shape[:2]} pixels, its annotations say {image.original_hw}",
+                reason="wrong_size",
+            )
         pixels, _ = preprocess(
-            read_image(image.path, apply_exif=False).rgb,
+            rgb,
             model_size=config.model_size,
             mean=config.pixel_mean,
             std=config.pixel_std,
@@ -105,7 +118,7 @@ def build_validation(
     folder: Path | None,
     *,
     max_images: int,
-) -> Callable[[Mapping[str, Tensor]], Mapping[str, float]]:
+) -> Callable[[Mapping[str, Tensor]], Validated]:
     """The loop's validation: box and centre prompts on every data set.
 
     Args:
@@ -116,14 +129,18 @@ def build_validation(
         max_images: of each data set, the first ones.
     """
     encoder = ImageEncoder(model.eval(), folder)
+    told: set[Path] = set()
 
-    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+    def validate(weights: Mapping[str, Tensor]) -> Validated:
         own = {key: value.clone() for key, value in parts.state_dict().items()}
         parts.load_state_dict(weights)
         try:
-            return _score_all(model, encoder.encode_image, datasets, max_images)
+            found = _score_all(model, encoder.encode_image, datasets, max_images)
         finally:
             parts.load_state_dict(own)
+        new = {one.path: one for one in found.skipped if one.path not in told}
+        told.update(new)
+        return replace(found, skipped=tuple(new.values()))
 
     return validate
 
@@ -133,28 +150,51 @@ def _score_all(
     encode_image: EncodeImage,
     datasets: Mapping[str, InstanceDataset],
     max_images: int,
-) -> dict[str, float]:
+) -> Validated:
     scores: dict[str, float] = {}
+    skipped: list[SkippedImage] = []
     for name, dataset in datasets.items():
         for kind in KINDS:
             found = score_masks(model, encode_image, dataset.images[:max_images], kind)
-            scores |= {f"{name} {kind} {part}": value for part, value in found.items()}
+            scores |= {f"{name} {kind} {part}": value for part, value in found.scores.items()}
+            skipped += found.skipped
     first = next(iter(datasets))
     scores["score"] = sum(scores[f"{first} {kind} all"] for kind in KINDS) / len(KINDS)
-    return scores
+    return Validated(scores, tuple(skipped))
 
 
 def score_masks(
     model: OVSAM, encode_image: EncodeImage, images: Sequence[InstanceImage], kind: PromptKind
-) -> dict[str, float]:
-    """Mean IoU over all, small, medium and large instances."""
-    answers = answer_images(model, encode_image, images, kind)
-    truth = [one for image in images for one in image.instances]
-    ious = compute_ious(answers.segmentations, [one.segmentation for one in truth])
+) -> Validated:
+    """Mean IoU over all, small, medium and large instances of the images that can be read.
+
+    Raises:
+        InputError: none of them can.
+    """
+    found: list[Rle] = []
+    truth: list[Instance] = []
+    skipped: list[SkippedImage] = []
+    for image in images:
+        try:
+            found += answer_images(model, encode_image, [image], kind).segmentations
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{image.path}: ")
+            skipped.append(SkippedImage(image.path, f"validation: {reason}"))
+        else:
+            truth += image.instances
+    if skipped and len(skipped) == len(images):
+        raise InputError(
+            f"none of {len(images)} images to validate on can be read; the first is "
+            f"{skipped[0].path}: {skipped[0].reason}"
+        )
+    ious = compute_ious(found, [one.segmentation for one in truth])
     scores = summarize_masks(ious, np.asarray([one.area for one in truth], np.int64))
-    return {
-        "all": scores.miou,
-        "small": scores.small,
-        "medium": scores.medium,
-        "large": scores.large,
-    }
+    return Validated(
+        {
+            "all": scores.miou,
+            "small": scores.small,
+            "medium": scores.medium,
+            "large": scores.large,
+        },
+        tuple(skipped),
+    )

@@ -15,6 +15,7 @@ from training.toy_stage import CPU, ToyLosses, ToySource, judge, toy_options, tr
 
 from ovsam_cli.errors import CheckpointError, DeviceError, InputError, OutputError
 from ovsam_cli.model.official_files import BEST_NAME, LAST_NAME
+from ovsam_cli.training.batches import SkippedImage, Validated
 from ovsam_cli.training.checkpoints import StageFacts, load_trained_weights
 from ovsam_cli.training.logs import BOARD_FOLDER, LOG_NAME, SKIPPED_NAME, LogLine, read_log
 from ovsam_cli.training.loop import LoopOptions, train
@@ -210,9 +211,10 @@ def test_best_weights_are_kept(options: LoopOptions) -> None:
     scores = iter([0.2, 0.7, 0.4])
     seen: list[dict[str, Tensor]] = []
 
-    def validate(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+    def validate(weights: Mapping[str, Tensor]) -> Validated:
         seen.append({key: value.clone() for key, value in weights.items()})
-        return {"score": next(scores), "top1": 0.5}
+        skipped = (SkippedImage(Path("v.jpg"), "cut off"),) if len(seen) == 2 else ()
+        return Validated({"score": next(scores), "top1": 0.5}, skipped)
 
     summary = train(
         ToyLosses(),
@@ -227,6 +229,9 @@ def test_best_weights_are_kept(options: LoopOptions) -> None:
     assert_same(load_trained_weights(options.folder / LAST_NAME), seen[2])
     rows = read_log(options.folder / LOG_NAME)
     assert [row["step"] for row in rows if row["kind"] == "validation"] == [5, 10, 12]
+    assert read_log(options.folder / SKIPPED_NAME) == [
+        {"index": 9, "path": "v.jpg", "reason": "cut off"}
+    ]
 
 
 def test_average_follows_the_weights(options: LoopOptions) -> None:

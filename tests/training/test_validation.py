@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scene_builders import write_scenes
 from small_model import SMALL
 from torch import Tensor
 
+from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.datasets import InstanceDataset, InstanceImage
 from ovsam_cli.evaluation.protocol import Answers
 from ovsam_cli.masks import decode_mask, encode_mask
@@ -129,10 +132,15 @@ def test_scores_are_mean_ious(
     high: float,
 ) -> None:
     truth = [one for image in dataset.images for one in image.instances]
-    shifted = tuple(shift(one.segmentation, columns) for one in truth)
-    answers = Answers(shifted, np.full(len(truth), -1))
-    monkeypatch.setattr(validation, "answer_images", lambda *_: answers)
-    scores = score_masks(model, ImageEncoder(model, None).encode_image, dataset.images, "box")
+
+    def answer(*arguments: object) -> Answers:
+        (image,) = cast("list[InstanceImage]", arguments[2])
+        shifted = tuple(shift(one.segmentation, columns) for one in image.instances)
+        return Answers(shifted, np.full(len(shifted), -1))
+
+    monkeypatch.setattr(validation, "answer_images", answer)
+    encode_image = ImageEncoder(model, None).encode_image
+    scores = score_masks(model, encode_image, dataset.images, "box").scores
     assert low <= scores["all"] <= high
     areas = np.array([one.area for one in truth])  # a bar is small, a disc is medium
     assert (areas < 32**2).any() and (areas >= 32**2).any()
@@ -149,17 +157,41 @@ def test_validation_scores_given_weights_and_gives_back_its_own(
     validate = build_validation(
         trained, parts, {"a": dataset, "b": dataset}, tmp_path / "maps", max_images=1
     )
-    scores = validate(own)
+    scores = validate(own).scores
     for name in "ab":
         for kind in ("box", "center"):
             assert 0.0 <= scores[f"{name} {kind} all"] <= 1.0
     assert scores["score"] == (scores["a box all"] + scores["a center all"]) / 2
     assert len(list((tmp_path / "maps").rglob("*.pt"))) == 1  # max_images
     changed = {key: torch.zeros_like(value) for key, value in own.items()}
-    assert validate(changed)["score"] != scores["score"]
+    assert validate(changed).scores["score"] != scores["score"]
     for key, value in parts.state_dict().items():
         torch.testing.assert_close(value, own[key], rtol=0, atol=0)
-    assert validate(own) == pytest.approx(scores, rel=0, abs=0, nan_ok=True)
+    assert validate(own).scores == pytest.approx(scores, rel=0, abs=0, nan_ok=True)
+
+
+def test_bad_images_are_skipped_and_told_once(tmp_path: Path) -> None:
+    """One that could not be read, or was of another size, ended the whole run."""
+    trained = build_model()
+    dataset = write_scenes(tmp_path / "scenes", num_images=3)
+    dataset.images[0].path.write_bytes(b"no image")
+    Image.new("RGB", (9, 9)).save(dataset.images[2].path)
+    validate = build_validation(
+        trained, trained.neck, {"a": dataset}, tmp_path / "maps", max_images=3
+    )
+    own = {key: value.clone() for key, value in trained.neck.state_dict().items()}
+    found = validate(own)
+    assert [one.path for one in found.skipped] == [dataset.images[row].path for row in (0, 2)]
+    assert found.skipped[1].reason.startswith("validation: (9, 9) pixels, its annotations say")
+    good = build_validation(trained, trained.neck, {"a": only(dataset, 1)}, None, max_images=3)(own)
+    assert found.scores["score"] == pytest.approx(good.scores["score"], abs=0.02)  # half precision
+    assert validate(own).skipped == ()
+    with pytest.raises(InputError, match=r"none of 1 images to validate on can be read; the first"):
+        build_validation(trained, trained.neck, {"a": only(dataset, 0)}, None, max_images=1)(own)
+
+
+def only(dataset: InstanceDataset, row: int) -> InstanceDataset:
+    return replace(dataset, images=dataset.images[row : row + 1])
 
 
 def test_own_weights_come_back_after_an_error(

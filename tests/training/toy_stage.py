@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.training.batches import SkippedImage
+from ovsam_cli.training.batches import SkippedImage, Validated
 from ovsam_cli.training.loop import LoopOptions, LossModule, TrainingSummary, train
 
 CPU = torch.device("cpu")
@@ -118,9 +118,9 @@ def train_toy(
     return summary, module
 
 
-def judge(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+def judge(weights: Mapping[str, Tensor]) -> Validated:
     """The greater the bias, the better."""
-    return {"score": float(weights["out.bias"].sum())}
+    return Validated({"score": float(weights["out.bias"].sum())})
 
 
 def stage_options(folder: Path, steps: int, *, accumulate: int) -> LoopOptions:
