@@ -59,7 +59,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("evaluation", {"torch"}, set()),
     ("training/scenes", {"PIL", "bpy", "mathutils"}, {"PIL", "OpenEXR", "resvg_py"}),
     ("training", {"torch", "safetensors", "PIL"}, set()),
-    ("benchmarking", {"torch"}, set()),
+    ("benchmarking", {"torch"}, {"PIL", "cv2", "segment_anything", "torchvision"}),
     ("demo", {"torch"}, {"fastapi", "starlette", "uvicorn"}),
     ("cli", {"typer", "rich", "tqdm"}, set()),
     ("", set(), set()),
@@ -68,6 +68,7 @@ TORCH_FREE = {
     *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files", "mask_edges"),
     *("decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
     *("labelling/options", "labelling/plan", "labelling/planner"),
+    "labelling/prompt_chunks",
     *("labelling/journal", "labelling/journal_rows", "labelling/journal_index"),
     *("evaluation/datasets", "evaluation/metrics"),
 }
