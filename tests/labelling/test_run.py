@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ovsam_cli.errors import OutputError
 from ovsam_cli.labelling.options import LabelOptions, LabelRequest
 from ovsam_cli.labelling.plan import plan_run
 from ovsam_cli.labelling.run import label_images, open_run
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.structures import ImageResult
 
 
@@ -53,6 +56,39 @@ def test_interrupted_run_gives_the_same_bytes(request_of: LabelRequest, tmp_path
     assert seen == ["a.jpg"]
     assert summary.num_labelled_now == 1 and summary.num_images == 2
     assert (out / "annotations.json").read_bytes() == whole
+
+
+def test_a_batch_that_was_stopped_is_computed_whole_again(
+    request_of: LabelRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are cut from all images, so that a resumed run has the same numbers to the last bit.
+
+    Cut from those left over, the batches of a resumed run had other images in them, and scores
+    differed in their last digits.
+    """
+    sizes: list[int] = []
+    encode = OVSAM.encode_images
+
+    def count(self: OVSAM, pixels: torch.Tensor, input_hw: object) -> object:
+        sizes.append(len(pixels))
+        return encode(self, pixels, input_hw)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OVSAM, "encode_images", count)
+    in_twos = replace(request_of, options=replace(request_of.options, batch_size=2))
+    label_images(in_twos)
+    whole = (tmp_path / "out" / "annotations.json").read_bytes()
+    again = replace(in_twos, out=tmp_path / "interrupted")
+
+    def stop(result: ImageResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_images(again, on_image_done=stop)
+    seen: list[str] = []
+    summary = label_images(again, on_image_done=lambda result: seen.append(result.record.file_name))
+    assert seen == ["a.jpg"] and summary.num_labelled_now == 1
+    assert sizes == [2, 2, 2]
+    assert (again.out / "annotations.json").read_bytes() == whole
 
 
 def test_one_writer_a_folder(request_of: LabelRequest) -> None:
