@@ -76,7 +76,7 @@ def write_annotations(folder: Path) -> None:
     """`instances.json` beside `images/`: two ellipses an image, as polygons."""
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    images, annotations = [], []
+    images, annotations = list[dict[str, object]](), list[dict[str, object]]()
     for number in range(NUM_IMAGES):
         images.append(
             {"id": number, "file_name": f"sa_{number}.jpg", "height": 1500, "width": 2250}

@@ -1,4 +1,4 @@
-"""The terminal: progress, messages, one-line errors and exit codes. Only this package prints."""
+"""The terminal: messages, one-line errors and exit codes. Only this package prints."""
 
 from __future__ import annotations
 
@@ -6,21 +6,15 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import typer
 
 from ovsam_cli.errors import CheckpointError, InputError, OvsamError
-
-if TYPE_CHECKING:
-    from ovsam_cli.structures import ImageResult
-
-SECONDS_BETWEEN_LINES = 10.0  # progress lines where stderr is not a terminal
 
 
 class ExitCode(IntEnum):
@@ -126,82 +120,3 @@ def _signals() -> list[signal.Signals]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
-
-
-@contextmanager
-def image_progress(
-    console: Console, total: int, already: int
-) -> Iterator[Callable[[ImageResult], None]]:
-    """A bar on a terminal, else a line every few seconds; JSON events with `--json`.
-
-    Yields the function to call with each finished image.
-    """
-    if console.as_json:
-        yield lambda result: console.event(
-            "image", {"file_name": result.record.file_name, "status": result.status}
-        )
-    elif console.quiet:
-        yield lambda result: None
-    elif sys.stderr.isatty():
-        yield from _progress_bar(total, already)
-    else:
-        yield _progress_lines(console, total, already)
-
-
-def _progress_bar(total: int, already: int) -> Iterator[Callable[[ImageResult], None]]:
-    from rich.console import Console as RichConsole
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("labelling"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failures]}"),
-    )
-    started = time.monotonic()
-    with Progress(*columns, console=RichConsole(stderr=True)) as progress:
-        task = progress.add_task("", total=total, completed=already, rate="", failures="")
-        failed = done = 0
-
-        def on_image_done(result: ImageResult) -> None:
-            nonlocal failed, done
-            done += 1
-            failed += result.status == "failed"
-            rate = f"{done / max(time.monotonic() - started, 1e-9):.2f} images/s"
-            failures = f"[red]{failed} failed[/red]" if failed else ""
-            progress.update(task, advance=1, rate=rate, failures=failures)
-
-        yield on_image_done
-
-
-def _progress_lines(console: Console, total: int, already: int) -> Callable[[ImageResult], None]:
-    started = last_line = time.monotonic()
-    done = failed = 0
-
-    def on_image_done(result: ImageResult) -> None:
-        nonlocal done, failed, last_line
-        done += 1
-        failed += result.status == "failed"
-        now = time.monotonic()
-        if now - last_line < SECONDS_BETWEEN_LINES and already + done < total:
-            return
-        last_line = now
-        rate = done / max(now - started, 1e-9)
-        left = (total - already - done) / rate
-        failures = f", {failed} failed" if failed else ""
-        console.say(
-            f"{already + done}/{total} images, {rate:.2f} images/s, {left:.0f} s left{failures}"
-        )
-
-    return on_image_done

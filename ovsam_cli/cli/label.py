@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ovsam_cli.cli.console import Console, ExitCode, image_progress, one_line_errors
+from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
+from ovsam_cli.cli.progress import image_progress
 
 if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
@@ -17,6 +18,7 @@ MODEL, NAMES, FILES = "Model and speed", "Masks and names", "Output files"
 
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+CompileMode = Literal["auto", "never", "always"]
 FusionMode = Literal["auto", "head", "clip"]
 MaskFormat = Literal["rle", "polygon", "rle-uncompressed", "none"]
 ExifRule = Literal["apply", "ignore"]
@@ -64,6 +66,14 @@ def label(
         str,
         typer.Option(
             help="Prompts a decoder call; auto: 64 on the CPU, 256 on CUDA.", rich_help_panel=MODEL
+        ),
+    ] = "auto",
+    compile_mode: Annotated[
+        CompileMode,
+        typer.Option(
+            "--compile",
+            help="Compile the network; auto: on CUDA, for more than five minutes of work.",
+            rich_help_panel=MODEL,
         ),
     ] = "auto",
     fusion: Annotated[
@@ -157,6 +167,7 @@ def label(
             dtype=dtype,
             batch_size=parse_size("--batch-size", batch_size),
             prompts_per_batch=parse_size("--prompts-per-batch", prompts_per_batch),
+            compile=compile_mode,
             fusion=fusion,
             min_score=min_score,
             min_stability=min_stability,

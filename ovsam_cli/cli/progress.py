@@ -7,27 +7,74 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
-from ovsam_cli.cli.console import SECONDS_BETWEEN_LINES, Console
+from ovsam_cli.cli.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from ovsam_cli.structures import ImageResult
+
+SECONDS_BETWEEN_LINES = 10.0  # where stderr is not a terminal
+
+
+class OnProgress(Protocol):
+    """Told how far something is; one that begins at `done` > 0 was stopped before."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` things, such as `steps`; the note is a warning to go with it."""
 
 
 @contextmanager
-def count_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields the function to call with (how many are done, of how many).
+def count_progress(console: Console) -> Iterator[OnProgress]:
+    """Yields the function to call; what is counted may change on the way.
 
     Args:
         console: says whether progress is wanted at all.
-        what: is counted, such as `steps`.
     """
     if console.quiet or console.as_json:
-        yield lambda done, total: None
+        yield lambda what, done, total, note="": None
     elif sys.stderr.isatty():
-        yield from _bar(what)
+        yield from _bars()
     else:
-        yield _lines(console, what)
+        yield _Lines(console)
 
 
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+@contextmanager
+def image_progress(
+    console: Console, total: int, already: int
+) -> Iterator[Callable[[ImageResult], None]]:
+    """Yields the function to call with each finished image; JSON events with `--json`.
+
+    Args:
+        console: says whether progress is wanted at all.
+        total: images of the run.
+        already: those done before.
+    """
+    done, failed = already, 0
+    with count_progress(console) as on_progress:
+
+        def on_image_done(result: ImageResult) -> None:
+            nonlocal done, failed
+            done, failed = done + 1, failed + (result.status == "failed")
+            console.event("image", {"file_name": result.record.file_name, "status": result.status})
+            on_progress("images", done, total, f"{failed} failed" if failed else "")
+
+        yield on_image_done
+
+
+class _Rate:
+    """Things a second since counting began, which for work taken up again is in its middle."""
+
+    def __init__(self, done: int) -> None:
+        self.first, self.started = done - 1, time.monotonic()
+
+    def compute(self, done: int) -> float:
+        return (done - self.first) / max(time.monotonic() - self.started, 1e-9)
+
+
+def _bars() -> Iterator[OnProgress]:
     from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
@@ -39,34 +86,46 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     )
 
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("[red]{task.fields[note]}[/red]"),
     )
+    tasks: dict[str, tuple[TaskID, _Rate]] = {}
     with Progress(*columns, console=RichConsole(stderr=True)) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def on_progress(what: str, done: int, total: int, note: str = "") -> None:
+            if what not in tasks:
+                tasks[what] = (progress.add_task(what, rate="", note=""), _Rate(done))
+            task, rate = tasks[what]
+            shown = f"{rate.compute(done):.2f}/s"
+            progress.update(task, completed=done, total=total, rate=shown, note=note)
+
+        yield on_progress
 
 
-def _lines(console: Console, what: str) -> Callable[[int, int], None]:
-    last_line = started = time.monotonic()
-    first = -1  # a resumed run begins in the middle, and its rate counts from there
+class _Lines:
+    """Says how far it is, now and then and at the end."""
 
-    def on_progress(done: int, total: int) -> None:
-        nonlocal first, last_line
-        first = done - 1 if first < 0 else first
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.rates: dict[str, _Rate] = {}
+        self.last_line = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        rate = self.rates.setdefault(what, _Rate(done))
         now = time.monotonic()
-        if now - last_line < SECONDS_BETWEEN_LINES and done < total:
+        if now - self.last_line < SECONDS_BETWEEN_LINES and done < total:
             return
-        last_line = now
-        rate = (done - first) / max(now - started, 1e-9)
-        left = (total - done) / rate
-        console.say(f"{done:,}/{total:,} {what}, {rate:.2f}/s, {left:.0f} s left")
-
-    return on_progress
+        self.last_line = now
+        speed = rate.compute(done)
+        left = (total - done) / speed
+        more = f", {note}" if note else ""
+        self.console.say(f"{done:,}/{total:,} {what}, {speed:.2f}/s, {left:.0f} s left{more}")
 
 
 def is_first_rank() -> bool:

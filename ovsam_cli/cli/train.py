@@ -41,24 +41,28 @@ def scenes(
     console = Console(quiet=quiet)
     with one_line_errors(console, how_to_resume="Run the same command again to go on."):
         from ovsam_cli.training.scenes.catalog import write_attributions
+        from ovsam_cli.training.scenes.compose import compose_numbered
         from ovsam_cli.training.scenes.composed import compose_scenes, write_composed_attributions
-        from ovsam_cli.training.scenes.pages import compose_pages
+        from ovsam_cli.training.scenes.pages import compose_numbered_page
         from ovsam_cli.training.scenes.render import render_scenes
-        from ovsam_cli.training.scenes.sidecars import assemble_annotations
+        from ovsam_cli.training.scenes.sidecars import SceneRange, assemble_annotations
         from ovsam_cli.training.scenes.sources import download_sources
 
         download_sources(sources, on_package_done=lambda one: console.say(f"{one.package} ready"))
-        makers = {"composed": compose_scenes, "rendered": render_scenes, "pages": compose_pages}
-        written = makers[kind](
-            sources,
-            out,
-            count=count,
-            start=start,
-            stride=stride,
-            seed=seed,
-            split=split,
-            on_image_done=lambda index: console.say(f"scene {index}"),
-        )
+        wanted = SceneRange(count, start, stride)
+
+        def on_image_done(index: int) -> None:
+            console.say(f"scene {index}")
+
+        if kind == "rendered":
+            written = render_scenes(
+                sources, out, wanted, seed=seed, split=split, on_image_done=on_image_done
+            )
+        else:
+            compose = compose_numbered if kind == "composed" else compose_numbered_page
+            written = compose_scenes(
+                sources, out, wanted, compose, seed=seed, split=split, on_image_done=on_image_done
+            )
         assemble_annotations(out)
         if kind == "rendered":
             write_attributions(sources, out)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ovsam_cli.cli.console import Console, one_line_errors
-from ovsam_cli.cli.progress import count_progress, is_first_rank
-
-RESUME = "Run the same command again to go on."
+from ovsam_cli.cli.progress import is_first_rank
+from ovsam_cli.cli.train_stage import RESUME, run_stage
 
 
 def clip2sam(
@@ -92,7 +90,7 @@ def clip2sam(
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.cli.memory import keep_freed_memory
         from ovsam_cli.training.clip2sam_options import Clip2SamRunOptions, ModelSource
-        from ovsam_cli.training.clip2sam_run import Clip2SamListeners, train_clip2sam
+        from ovsam_cli.training.clip2sam_run import train_clip2sam
         from ovsam_cli.training.data_specs import parse_data_spec
         from ovsam_cli.training.recipes import RECIPES, change_recipe
 
@@ -124,15 +122,7 @@ def clip2sam(
             validation_images=val_count,
             seed=seed,
         )
-        with count_progress(console, "steps") as on_step:
-            listeners = Clip2SamListeners(
-                console.say, lambda line: console.say(json.dumps(dict(line))), on_step
-            )
-            summary = train_clip2sam(options, listeners)
-        if not summary.training.is_finished:
-            console.say(f"stopped after {summary.training.steps} steps. {RESUME}")
-        if is_first_rank():
-            console.result(str(summary.model_path))
+        run_stage(console, lambda listeners: train_clip2sam(options, listeners))
 
 
 def check_validation(annotations: Path | None, images: Path | None) -> tuple[Path, Path] | None:

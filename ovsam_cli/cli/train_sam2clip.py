@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
-from ovsam_cli.cli.progress import count_progress, is_first_rank
+from ovsam_cli.cli.progress import OnProgress, count_progress, is_first_rank
+from ovsam_cli.cli.train_stage import RESUME, run_stage
 
 if TYPE_CHECKING:
     from ovsam_cli.training.teacher_encoding import CacheEstimate
@@ -23,7 +22,6 @@ Precision = Annotated[
     Literal["float32", "bfloat16"], typer.Option(help="Number format of the computation.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
-RESUME = "Run the same command again to go on."
 
 
 def cache_teacher(
@@ -53,7 +51,7 @@ def cache_teacher(
         options = EncodingOptions(
             out, checkpoint, precision, batch, shard_size, num_threads=workers
         )
-        with count_progress(console, "images") as on_progress:
+        with count_progress(console) as on_progress:
             counted = _ImageCount(console, on_progress)
             summary = teacher_processes.cache_teacher(
                 find_teacher_images(images),
@@ -72,7 +70,7 @@ def cache_teacher(
 class _ImageCount:
     """Counts images for the progress."""
 
-    def __init__(self, console: Console, on_progress: Callable[[int, int], None]) -> None:
+    def __init__(self, console: Console, on_progress: OnProgress) -> None:
         self.console, self.on_progress = console, on_progress
         self.done = self.total = 0
 
@@ -84,7 +82,7 @@ class _ImageCount:
     def count(self, has_features: bool) -> None:
         """One image more, with features or without."""
         self.done += 1
-        self.on_progress(self.done, self.total)
+        self.on_progress("images", self.done, self.total)
 
 
 def sam2clip(
@@ -129,7 +127,7 @@ def sam2clip(
     with one_line_errors(console, how_to_resume=RESUME):
         from ovsam_cli.training.sam2clip import DistillRecipe
         from ovsam_cli.training.sam2clip_inputs import Sam2ClipOptions
-        from ovsam_cli.training.sam2clip_run import Listeners, train_sam2clip
+        from ovsam_cli.training.sam2clip_run import train_sam2clip
 
         options = Sam2ClipOptions(
             images=images,
@@ -150,12 +148,4 @@ def sam2clip(
             validation_steps=val_steps,
             seed=seed,
         )
-        with count_progress(console, "steps") as on_step:
-            listeners = Listeners(
-                console.say, lambda line: console.say(json.dumps(dict(line))), on_step
-            )
-            summary = train_sam2clip(options, listeners)
-        if not summary.training.is_finished:
-            console.say(f"stopped after {summary.training.steps} steps. {RESUME}")
-        if is_first_rank():
-            console.result(str(summary.neck_path))
+        run_stage(console, lambda listeners: train_sam2clip(options, listeners))

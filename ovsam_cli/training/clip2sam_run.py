@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from ovsam_cli.training.clip2sam_options import Clip2SamRunOptions, check_files
 from ovsam_cli.training.data_specs import TrainingData, open_training_data
 from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
 from ovsam_cli.training.instance_batches import InstanceSource, SourceOptions
-from ovsam_cli.training.logs import LogLine
 from ovsam_cli.training.loop import LoopOptions, TrainingSummary, Validate, train
 from ovsam_cli.training.naming import (
     NAME_NOISE,
@@ -33,35 +31,14 @@ from ovsam_cli.training.naming import (
 )
 from ovsam_cli.training.recipes import Clip2SamRecipe
 from ovsam_cli.training.run_model import RunModel
+from ovsam_cli.training.stages import Listeners, StageSummary
 from ovsam_cli.training.validation import build_validation
 from ovsam_cli.vocabulary import read_vocabulary
 
 NAMES_PER_STEP = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Clip2SamListeners:
-    """Who is told: in words, each line of the log, each step (done, of how many)."""
-
-    on_message: Callable[[str], None]
-    on_log: Callable[[LogLine], None]
-    on_step: Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Clip2SamSummary:
-    """How a call ended.
-
-    Attributes:
-        training: of the loop.
-        model_path: the weights' file.
-    """
-
-    training: TrainingSummary
-    model_path: Path
-
-
-def train_clip2sam(options: Clip2SamRunOptions, listeners: Clip2SamListeners) -> Clip2SamSummary:
+def train_clip2sam(options: Clip2SamRunOptions, listeners: Listeners) -> StageSummary:
     """Train masks and names of a model, or go on training it, and write it down.
 
     Raises:
@@ -97,7 +74,7 @@ def train_clip2sam(options: Clip2SamRunOptions, listeners: Clip2SamListeners) ->
         summary = _train_names(embeddings, source, run)
     if ranks.is_first:
         model.write_result(summary.checkpoint)
-    return Clip2SamSummary(summary, options.out / TRAINED_NAME)
+    return StageSummary(summary, options.out / TRAINED_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +82,7 @@ class _Run:
     options: Clip2SamRunOptions
     loop: LoopOptions
     device: torch.device
-    listeners: Clip2SamListeners
+    listeners: Listeners
     model: RunModel
     facts: StageFacts
 
@@ -122,7 +99,7 @@ def _train_stage(
         device=run.device,
         validate=validate,
         on_log=run.listeners.on_log,
-        on_step=lambda step: run.listeners.on_step(step, run.loop.max_steps),
+        on_step=lambda step: run.listeners.on_progress("steps", step, run.loop.max_steps),
         facts=run.facts,
     )
 
@@ -133,7 +110,13 @@ def _train_names(text: Tensor, source: InstanceSource, run: _Run) -> TrainingSum
     count = options.recipe.described_batches
     assert count is not None
     run.listeners.on_message(f"describing the regions of {count:,} views")
-    descriptors, labels = describe_batches(model, source, count, options.out / "regions")
+    descriptors, labels = describe_batches(
+        model,
+        source,
+        count,
+        options.out / "regions",
+        lambda done: run.listeners.on_progress("views", done, count),
+    )
     regions = RegionSource(
         descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(options.seed, 2)
     )

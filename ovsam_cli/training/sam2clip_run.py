@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,8 +16,7 @@ from ovsam_cli.training.batches import SkippedImage, Validated, derive_seed
 from ovsam_cli.training.checkpoints import StageFacts, load_trained_weights
 from ovsam_cli.training.distill_batches import DistillBatch, DistillSource
 from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
-from ovsam_cli.training.logs import LogLine
-from ovsam_cli.training.loop import LoopOptions, TrainingSummary, train
+from ovsam_cli.training.loop import LoopOptions, train
 from ovsam_cli.training.sam2clip import Sam2ClipLosses, build_neck
 from ovsam_cli.training.sam2clip_inputs import (
     Sam2ClipOptions,
@@ -27,6 +26,7 @@ from ovsam_cli.training.sam2clip_inputs import (
     load_live_teacher,
     load_trunk,
 )
+from ovsam_cli.training.stages import Listeners, StageSummary
 from ovsam_cli.training.teacher import Teacher
 from ovsam_cli.training.teacher_cache import TeacherCache, save_tensors
 from ovsam_cli.training.teacher_images import TeacherImages
@@ -36,29 +36,7 @@ STUDENT_PREFIX = "neck_student."  # as in the published SAM2CLIP files
 METADATA_KEY = "sam2clip"
 
 
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Who is told: in words, each line of the log, each step (done, of how many)."""
-
-    on_message: Callable[[str], None]
-    on_log: Callable[[LogLine], None]
-    on_step: Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sam2ClipSummary:
-    """How a call ended.
-
-    Attributes:
-        training: of the loop.
-        neck_path: the neck's file.
-    """
-
-    training: TrainingSummary
-    neck_path: Path
-
-
-def train_sam2clip(options: Sam2ClipOptions, listeners: Listeners) -> Sam2ClipSummary:
+def train_sam2clip(options: Sam2ClipOptions, listeners: Listeners) -> StageSummary:
     """Train a neck, or go on training it, and write it down.
 
     Raises:
@@ -100,7 +78,7 @@ def train_sam2clip(options: Sam2ClipOptions, listeners: Listeners) -> Sam2ClipSu
         device=device,
         validate=_build_validation(losses, held_out, config, cache, device),
         on_log=listeners.on_log,
-        on_step=lambda step: listeners.on_step(step, loop.max_steps),
+        on_step=lambda step: listeners.on_progress("steps", step, loop.max_steps),
         facts=StageFacts(
             settings={
                 "stage": "sam2clip",
@@ -117,7 +95,7 @@ def train_sam2clip(options: Sam2ClipOptions, listeners: Listeners) -> Sam2ClipSu
     if ranks.is_first:
         weights = load_trained_weights(summary.checkpoint)
         write_neck(neck_path, weights, config, steps=summary.steps)
-    return Sam2ClipSummary(summary, neck_path)
+    return StageSummary(summary, neck_path)
 
 
 def build_loop_options(options: Sam2ClipOptions, num_images: int, ranks: Ranks) -> LoopOptions:

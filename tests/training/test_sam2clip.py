@@ -32,11 +32,10 @@ from ovsam_cli.training.sam2clip import (
 )
 from ovsam_cli.training.sam2clip_inputs import Sam2ClipOptions, load_trunk
 from ovsam_cli.training.sam2clip_run import (
-    Listeners,
-    Sam2ClipSummary,
     build_loop_options,
     train_sam2clip,
 )
+from ovsam_cli.training.stages import Listeners, StageSummary
 from ovsam_cli.training.teacher_cache import TeacherCache
 from ovsam_cli.training.teacher_encoding import EncodingOptions
 from ovsam_cli.training.teacher_images import find_teacher_images
@@ -81,10 +80,10 @@ def options(workplace: Path, tmp_path: Path) -> Sam2ClipOptions:
     )
 
 
-def run(options: Sam2ClipOptions, messages: list[str] | None = None) -> Sam2ClipSummary:
+def run(options: Sam2ClipOptions, messages: list[str] | None = None) -> StageSummary:
     said = [] if messages is None else messages
     return train_sam2clip(
-        options, Listeners(said.append, lambda line: None, lambda done, total: None)
+        options, Listeners(said.append, lambda line: None, lambda what, done, total: None)
     )
 
 
@@ -204,14 +203,14 @@ def test_training_lowers_the_loss_and_the_neck_loads(
     losses = read_losses(options.out)
     assert summary.training.is_finished and losses[-1] < 0.8 * losses[0]
     monkeypatch.setitem(PRESETS, "rn50x16", SMALL)
-    official = read_official([summary.neck_path]).weights
+    official = read_official([summary.path]).weights
     trained = load_trained_weights(summary.training.checkpoint)
     assert official.keys() == {f"neck.{key}" for key in trained}
     assert all(torch.equal(official[f"neck.{key}"], t) for key, t in trained.items())
     model = build_ovsam(SMALL)
     model.load_state_dict(official, strict=False)
     assert torch.equal(model.neck.pos_embed, build_small_encoder().pos_embed)
-    with safe_open(summary.neck_path, framework="pt") as file:
+    with safe_open(summary.path, framework="pt") as file:
         facts = json.loads(file.metadata()["sam2clip"])
     assert facts["config"]["neck_dim"] == 32 and facts["steps"] == 30
 
@@ -220,7 +219,7 @@ def test_the_neck_makes_an_official_set_complete(
     options: Sam2ClipOptions, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside a file with the other parts it is read and converted like the published one."""
-    neck_path = run(replace(options, max_steps=1)).neck_path
+    neck_path = run(replace(options, max_steps=1)).path
     folder = tmp_path / "set"
     folder.mkdir()
     neck_path.rename(folder / neck_path.name)

@@ -1,6 +1,7 @@
 """Composed scenes: exact masks, the same scene for the same seed, files that survive a kill."""
 
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,11 +12,16 @@ from scene_assets import make_assets
 from ovsam_cli.errors import InputError
 from ovsam_cli.masks import decode_mask
 from ovsam_cli.training.scenes.clip_art import name_of_file, read_spellings
-from ovsam_cli.training.scenes.compose import ComposedScene, SceneAssets, compose_scene
+from ovsam_cli.training.scenes.compose import (
+    ComposedScene,
+    SceneAssets,
+    compose_numbered,
+    compose_scene,
+    scene_rng,
+)
 from ovsam_cli.training.scenes.composed import (
     compose_scenes,
     composed_attributions,
-    scene_rng,
     write_composed_attributions,
 )
 from ovsam_cli.training.scenes.icons import load_icon_sheet, read_concepts
@@ -23,6 +29,7 @@ from ovsam_cli.training.scenes.photograph import photograph
 from ovsam_cli.training.scenes.placement import plan_scene
 from ovsam_cli.training.scenes.sidecars import (
     SceneObject,
+    SceneRange,
     assemble_annotations,
     encode_object,
     is_scene_done,
@@ -30,7 +37,7 @@ from ovsam_cli.training.scenes.sidecars import (
     write_sidecar,
 )
 from ovsam_cli.training.scenes.sources import download_sources
-from ovsam_cli.training.scenes.sprites import SPRITE_SIZE, is_object_like
+from ovsam_cli.training.scenes.sprites import SPRITE_SIZE, is_object_like, render_svg
 from ovsam_cli.training.scenes.surfaces import crop_surface, sample_surface
 
 
@@ -159,16 +166,16 @@ def test_missing_tool_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("start", "stride"), [(-1, 1), (0, 0)])
-def test_senseless_shards_are_refused(tmp_path: Path, start: int, stride: int) -> None:
+def test_senseless_shards_are_refused(start: int, stride: int) -> None:
     with pytest.raises(InputError, match="stride"):
-        compose_scenes(
-            tmp_path, tmp_path, count=1, start=start, stride=stride, seed=0, split="train"
-        )
+        SceneRange(1, start, stride)
 
 
 def test_finished_scenes_need_no_archive(tmp_path: Path) -> None:
     write_sidecar(tmp_path, "000000.jpg", (4, 4), [])
-    written = compose_scenes(tmp_path, tmp_path, count=1, start=0, stride=1, seed=0, split="train")
+    written = compose_scenes(
+        tmp_path, tmp_path, SceneRange(1), compose_numbered, seed=0, split="train"
+    )
     assert written == 0
 
 
@@ -257,3 +264,10 @@ def test_attributions_name_the_packages_shown(tmp_path: Path) -> None:
     text = write_composed_attributions(tmp_path, "train").read_text(encoding="utf-8")
     assert "Apache-2.0" in text and "openmoji" not in text
     assert "openmoji" in write_composed_attributions(tmp_path, "val").read_text(encoding="utf-8")
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback of ModuleNotFoundError."""
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(InputError, match=r"resvg_py is not installed: .*ovsam-cli\[scenes\]"):
+        render_svg("<svg/>")

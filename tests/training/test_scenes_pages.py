@@ -12,17 +12,22 @@ from scene_assets import make_assets
 from typer.testing import CliRunner
 
 from ovsam_cli.cli.train import train_app
-from ovsam_cli.errors import InputError
 from ovsam_cli.masks import decode_mask
-from ovsam_cli.training.scenes import pages, sources
+from ovsam_cli.training.scenes import composed, pages, sources
 from ovsam_cli.training.scenes.compose import (
     MIN_VISIBLE_AREA,
     ComposedScene,
     SceneAssets,
     iter_visible_masks,
 )
-from ovsam_cli.training.scenes.pages import MAX_OVERLAP, compose_page, compose_pages, page_rng
-from ovsam_cli.training.scenes.sidecars import iter_sidecars, write_sidecar
+from ovsam_cli.training.scenes.composed import compose_scenes
+from ovsam_cli.training.scenes.pages import (
+    MAX_OVERLAP,
+    compose_numbered_page,
+    compose_page,
+    page_rng,
+)
+from ovsam_cli.training.scenes.sidecars import SceneRange, iter_sidecars, write_sidecar
 
 NUM_PAGES = 6
 
@@ -139,16 +144,15 @@ def test_hidden_objects_and_tiny_remains_are_left_out() -> None:
 def test_pages_are_written_and_continued(
     tmp_path: Path, train_assets: SceneAssets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "load_scene_assets", lambda sources, split: train_assets)
+    monkeypatch.setattr(composed, "load_scene_assets", lambda sources, split: train_assets)
     done: list[int] = []
     write_sidecar(tmp_path, "000001.jpg", (4, 4), [])  # made before
     for start in (0, 1):
-        compose_pages(
+        compose_scenes(
             tmp_path,
             tmp_path,
-            count=3,
-            start=start,
-            stride=2,
+            SceneRange(3, start, 2),
+            compose_numbered_page,
             seed=3,
             split="train",
             on_image_done=done.append,
@@ -168,20 +172,9 @@ def test_pages_are_written_and_continued(
         assert (image.height, image.width) == expected.rgb.shape[:2]
 
 
-def test_finished_pages_need_no_archive(tmp_path: Path) -> None:
-    write_sidecar(tmp_path, "000000.jpg", (4, 4), [])
-    written = compose_pages(tmp_path, tmp_path, count=1, start=0, stride=1, seed=0, split="train")
-    assert written == 0
-
-
-def test_senseless_shards_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="stride"):
-        compose_pages(tmp_path, tmp_path, count=1, start=0, stride=0, seed=0, split="train")
-
-
 def test_command_makes_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "download_sources", lambda folder, on_package_done: None)
-    monkeypatch.setattr(pages, "load_scene_assets", lambda folder, split: make_assets(split))
+    monkeypatch.setattr(composed, "load_scene_assets", lambda folder, split: make_assets(split))
     out = tmp_path / "pages"
     arguments = ["scenes", str(out), "--sources", str(tmp_path), "--kind", "pages", "--count", "1"]
     done = CliRunner().invoke(train_app, arguments)

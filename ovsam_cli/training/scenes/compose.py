@@ -115,6 +115,16 @@ def load_scene_assets(sources: Path, split: Split) -> SceneAssets:
     )
 
 
+def compose_numbered(assets: SceneAssets, seed: int, split: Split, index: int) -> ComposedScene:
+    """Scene `index`, the same for any number of processes."""
+    return compose_scene(assets, scene_rng(seed, split, index))
+
+
+def scene_rng(seed: int, split: Split, index: int) -> np.random.Generator:
+    """The randomness of scene `index`."""
+    return np.random.default_rng([seed, 0 if split == "train" else 1, index])
+
+
 def compose_scene(assets: SceneAssets, rng: np.random.Generator) -> ComposedScene:
     """Compose one scene.
 

@@ -1,19 +1,14 @@
 """Composed scenes as files: images, sidecars, and the licences of what they are made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from ovsam_cli.errors import InputError, OutputError
+from ovsam_cli.errors import OutputError
 from ovsam_cli.outputs.files import write_whole_file
-from ovsam_cli.training.scenes.compose import (
-    ComposedScene,
-    compose_scene,
-    load_scene_assets,
-)
-from ovsam_cli.training.scenes.sidecars import is_scene_done, scene_file_name, write_sidecar
+from ovsam_cli.training.scenes.compose import ComposedScene, SceneAssets, load_scene_assets
+from ovsam_cli.training.scenes.sidecars import SceneRange, scene_file_name, write_sidecar
 from ovsam_cli.training.scenes.sources import (
     ALL_PACKAGES,
     FURNITURE_PACKAGE,
@@ -25,87 +20,58 @@ from ovsam_cli.training.scenes.sources import (
 JPEG_QUALITY = 93  # the scene has met its own, lower quality before
 
 
-def scene_rng(seed: int, split: Split, index: int) -> np.random.Generator:
-    """The randomness of scene `index`, the same for any number of processes."""
-    return np.random.default_rng([seed, 0 if split == "train" else 1, index])
+# Assets, seed, split and number of a scene -> the scene, which depends on nothing else.
+ComposeScene = Callable[[SceneAssets, int, Split, int], ComposedScene]
 
 
 def compose_scenes(
     sources: Path,
     out: Path,
+    scenes: SceneRange,
+    compose: ComposeScene,
     *,
-    count: int,
-    start: int,
-    stride: int,
     seed: int,
     split: Split,
     on_image_done: Callable[[int], None] | None = None,
 ) -> int:
-    """Write the scenes `start, start + stride, ...` below `count` that `out` does not hold yet.
+    """Write those of the scenes that `out` does not hold yet.
 
     Args:
         sources: folder with the archives; the rendered drawings are cached in `sources/cache`.
         out: output folder: `images/NNNNNN.jpg` and `scenes/NNNNNN.json`.
-        count: number of scenes of all processes together.
-        start: first index of this process.
-        stride: number of processes.
-        seed: together with the index it decides the whole scene.
+        scenes: of this process.
+        compose: `compose.compose_numbered` or `pages.compose_numbered_page`.
+        seed: together with the number it decides the whole scene.
         split: `train` or `val`; they share neither drawings nor photographs.
-        on_image_done: called with the index of each scene written.
+        on_image_done: called with the number of each scene written.
 
     Returns:
         How many scenes were written.
 
     Raises:
-        InputError: `start` or `stride` make no sense, or an archive is missing.
+        InputError: an archive is missing.
         OutputError: `out` cannot be written.
     """
-    todo = find_missing_scenes(out, count, start, stride)
+    todo = scenes.find_missing(out)
     if not todo:
         return 0
     assets = load_scene_assets(sources, split)
-    write_scenes(
-        out,
-        todo,
-        lambda index: compose_scene(assets, scene_rng(seed, split, index)),
-        on_image_done,
-    )
+    for index in todo:
+        _write_scene(out, index, compose(assets, seed, split, index))
+        if on_image_done is not None:
+            on_image_done(index)
     return len(todo)
 
 
-def find_missing_scenes(out: Path, count: int, start: int, stride: int) -> list[int]:
-    """Those of the scenes `start, start + stride, ...` below `count` that `out` does not hold.
-
-    Raises:
-        InputError: `start` or `stride` make no sense.
-    """
-    if start < 0 or stride < 1:
-        raise InputError(f"start {start}, stride {stride}: wanted start >= 0 and stride >= 1")
-    return [index for index in range(start, count, stride) if not is_scene_done(out, index)]
-
-
-def write_scenes(
-    out: Path,
-    indices: Sequence[int],
-    compose: Callable[[int], ComposedScene],
-    on_image_done: Callable[[int], None] | None,
-) -> None:
-    """Compose scenes and write each as an image and, last, its sidecar.
-
-    Raises:
-        OutputError: `out` cannot be written.
-    """
-    for index in indices:
-        scene = compose(index)
-        path = out / "images" / scene_file_name(index)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(scene.rgb).save(path, quality=JPEG_QUALITY, subsampling=0)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error}); free some space") from error
-        write_sidecar(out, path.name, scene.rgb.shape[:2], scene.objects)
-        if on_image_done is not None:
-            on_image_done(index)
+def _write_scene(out: Path, index: int, scene: ComposedScene) -> None:
+    """An image and, last, its sidecar."""
+    path = out / "images" / scene_file_name(index)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.rgb).save(path, quality=JPEG_QUALITY, subsampling=0)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error}); free some space") from error
+    write_sidecar(out, path.name, scene.rgb.shape[:2], scene.objects)
 
 
 def composed_attributions(split: Split) -> tuple[str, ...]:

@@ -4,9 +4,7 @@ Nearly all sizes are those that objects have in photographs, and drawings hide o
 a page teaches to tell things apart by what they look like, small ones too.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,10 +15,8 @@ from ovsam_cli.training.scenes.compose import (
     ComposedScene,
     SceneAssets,
     iter_visible_masks,
-    load_scene_assets,
     paste_object,
 )
-from ovsam_cli.training.scenes.composed import find_missing_scenes, write_scenes
 from ovsam_cli.training.scenes.photograph import photograph
 from ovsam_cli.training.scenes.placement import Placement, order_back_to_front
 from ovsam_cli.training.scenes.sidecars import SceneObject
@@ -95,47 +91,11 @@ def page_rng(seed: int, split: Split, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, 2 if split == "train" else 3, index])
 
 
-def compose_pages(
-    sources: Path,
-    out: Path,
-    *,
-    count: int,
-    start: int,
-    stride: int,
-    seed: int,
-    split: Split,
-    on_image_done: Callable[[int], None] | None = None,
-) -> int:
-    """Write the pages `start, start + stride, ...` below `count` that `out` does not hold yet.
-
-    Args:
-        sources: folder with the archives; the rendered drawings are cached in `sources/cache`.
-        out: output folder: `images/NNNNNN.jpg` and `scenes/NNNNNN.json`.
-        count: number of pages of all processes together.
-        start: first index of this process.
-        stride: number of processes.
-        seed: together with the index it decides the whole page.
-        split: `train` or `val`; they share neither drawings nor photographs.
-        on_image_done: called with the index of each page written.
-
-    Returns:
-        How many pages were written.
-
-    Raises:
-        InputError: `start` or `stride` make no sense, or an archive is missing.
-        OutputError: `out` cannot be written.
-    """
-    todo = find_missing_scenes(out, count, start, stride)
-    if not todo:
-        return 0
-    assets = load_scene_assets(sources, split)
-    write_scenes(
-        out,
-        todo,
-        lambda index: compose_page(assets, page_rng(seed, split, index)),
-        on_image_done,
-    )
-    return len(todo)
+def compose_numbered_page(
+    assets: SceneAssets, seed: int, split: Split, index: int
+) -> ComposedScene:
+    """Page `index`, the same for any number of processes."""
+    return compose_page(assets, page_rng(seed, split, index))
 
 
 def _choose_drawing(assets: SceneAssets, rng: np.random.Generator) -> tuple[int, int, int]:

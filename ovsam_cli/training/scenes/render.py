@@ -22,7 +22,7 @@ from ovsam_cli.training.scenes.layout import Stage, drop_small
 from ovsam_cli.training.scenes.photo import develop, encode_jpeg
 from ovsam_cli.training.scenes.sidecars import (
     SceneObject,
-    is_scene_done,
+    SceneRange,
     scene_file_name,
     write_sidecar,
 )
@@ -37,24 +37,20 @@ _SPLIT_SEEDS = {"train": 0, "val": 1}
 def render_scenes(
     sources: Path,
     out: Path,
+    scenes: SceneRange,
     *,
-    count: int,
-    start: int,
-    stride: int,
     seed: int,
     split: Split,
     on_image_done: Callable[[int], None] | None = None,
 ) -> int:
-    """Render the scenes `start, start + stride, ...` below `count` that are not there yet.
+    """Render those of the scenes that `out` does not hold yet.
 
     Scene i depends on (seed, split, i) alone, so any number of processes can share the work.
 
     Args:
         sources: folder with Debian's sweethome3d-furniture package.
         out: output folder; gets `images/` and `scenes/`.
-        count: number of scenes in all processes together.
-        start: first scene of this process.
-        stride: number of processes.
+        scenes: of this process.
         seed: of everything.
         split: `train` shows the training models, `val` the held-out ones.
         on_image_done: called with the scene's number after each scene.
@@ -67,16 +63,13 @@ def render_scenes(
         OutputError: `out` cannot be written.
     """
     models = select_models(read_catalog(unpack_models(sources)), split)
-    rendered = 0
-    for index in range(start, count, stride):
-        if is_scene_done(out, index):
-            continue
+    todo = scenes.find_missing(out)
+    for index in todo:
         radiance, ids, stage, rng = _render_scene(models, (seed, _SPLIT_SEEDS[split], index))
         _save_scene(out, index, encode_jpeg(develop(radiance, rng), rng), cut_objects(ids, stage))
-        rendered += 1
         if on_image_done is not None:
             on_image_done(index)
-    return rendered
+    return len(todo)
 
 
 def _render_scene(

@@ -66,6 +66,35 @@ def scene_file_name(index: int) -> str:
     return f"{index:06d}.jpg"
 
 
+@dataclass(frozen=True, slots=True)
+class SceneRange:
+    """Which scenes a process makes: `start, start + stride, ...` below `count`.
+
+    Attributes:
+        count: scenes of all processes together.
+        start: first scene of this process.
+        stride: number of processes.
+
+    Raises:
+        InputError: start or stride make no sense.
+    """
+
+    count: int
+    start: int = 0
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.stride < 1:
+            raise InputError(
+                f"start {self.start}, stride {self.stride}: wanted start >= 0 and stride >= 1"
+            )
+
+    def find_missing(self, out: Path) -> list[int]:
+        """Those of the scenes that the folder `out` does not hold."""
+        wanted = range(self.start, self.count, self.stride)
+        return [index for index in wanted if not is_scene_done(out, index)]
+
+
 def is_scene_done(out: Path, index: int) -> bool:
     """Whether the sidecar of scene `index` stands in `out`."""
     return _sidecar_path(out, scene_file_name(index)).is_file()

@@ -117,6 +117,11 @@ def find_archive(sources: Path, package: SourcePackage) -> Path:
     return found[-1]
 
 
+def missing_extra(error: ModuleNotFoundError) -> InputError:
+    """What to do where a package is missing that scenes are made with."""
+    return InputError(f"{error.name} is not installed: pip install 'ovsam-cli[scenes]'")
+
+
 def download_sources(
     sources: Path, *, on_package_done: Callable[[SourcePackage], None] | None = None
 ) -> None:

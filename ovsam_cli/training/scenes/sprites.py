@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ovsam_cli.errors import InputError, OutputError
 from ovsam_cli.outlines import remove_small_regions
+from ovsam_cli.training.scenes.sources import missing_extra
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -68,8 +69,12 @@ def render_svg(svg: str) -> UInt8Array | None:
     Returns:
         (SPRITE_SIZE, SPRITE_SIZE, 4) uint8, or None where the renderer refuses the file.
     """
-    import resvg_py
     from PIL import Image
+
+    try:
+        import resvg_py
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from error
 
     try:
         png = bytes(

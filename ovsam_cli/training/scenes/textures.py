@@ -23,6 +23,7 @@ from ovsam_cli.training.scenes.sources import (
     TEXTILE_PACKAGE,
     Split,
     find_archive,
+    missing_extra,
     open_zip,
     read_tar_member,
 )
@@ -177,7 +178,10 @@ def _decode_panorama(script: bytes) -> UInt8Array:
 def _tone_map_panorama(exr: bytes) -> UInt8Array:
     import tempfile
 
-    import OpenEXR
+    try:
+        import OpenEXR
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from error
 
     with tempfile.NamedTemporaryFile(suffix=".exr") as file:
         file.write(exr)
