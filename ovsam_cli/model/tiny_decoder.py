@@ -121,7 +121,7 @@ class TinyMaskDecoder(nn.Module):
         Returns:
             (B, 1, 8h, 8w) mask logits, padded model frame, and the IoU to expect of them, which
             is told from the logits and not asked of the IoU head (see `tiny_quality`); of the
-            masks of a lone point the surest.
+            masks of a lone point the surest, of that what is connected with the point.
         """
         field = self.decode_field(image_embeddings, image_pe, prompt_embeddings, fine_features)
         mask_logits = field.draw_best()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.model.tiny_parts import keep_parts_of_points
 from ovsam_cli.model.tiny_prompts import cell_centers, describe_box, describe_places
 from ovsam_cli.model.tiny_quality import choose_surest
 from ovsam_cli.model.tiny_similarity import (
@@ -84,7 +85,7 @@ class TinyField:
         return self._draw_parts(lambda few, logits: few._finish(logits), self.weights[0].shape[1])
 
     def draw_best(self) -> Tensor:
-        """(B, 1, 8h, 8w): of a lone point the surest of its masks, else the single one."""
+        """(B, 1, 8h, 8w): of a lone point the part around it of its surest mask."""
         return self._draw_parts(_finish_best, 1)
 
     def _draw_parts(self, finish: Callable[[TinyField, Tensor], Tensor], num_masks: int) -> Tensor:
@@ -169,10 +170,11 @@ class TinyField:
 
 
 def _finish_best(field: TinyField, logits: Tensor) -> Tensor:
-    """One mask a prompt, chosen before it is enlarged; a lone point has no prior to wait for."""
-    chosen = choose_surest(logits, field.prompts.is_lone_point)
-    own = logits[torch.arange(len(chosen), device=chosen.device), chosen]
-    return field.choose(chosen)._finish(own[:, None])
+    """One mask a prompt, made before it is enlarged; a lone point has no prior to wait for."""
+    chosen, side = choose_surest(logits, field.prompts.is_lone_point), field.fine.shape[-1]
+    own = logits[torch.arange(len(chosen), device=chosen.device), chosen].unflatten(1, (side, side))
+    own = keep_parts_of_points(own, field.prompts, field.model_size)
+    return field.choose(chosen)._finish(own[:, None].flatten(2))
 
 
 def map_places(layer: nn.Linear, values: Tensor) -> Tensor:
