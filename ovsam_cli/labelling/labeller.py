@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.labelling.compiling import compile_model, is_worth_compiling
 from ovsam_cli.labelling.device import choose_device, choose_dtype
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.plan import RunPlan
+from ovsam_cli.labelling.prompt_chunks import list_chunk_sizes
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.text_embeddings import (
     TextEmbeddings,
@@ -19,6 +21,7 @@ from ovsam_cli.labelling.text_embeddings import (
 from ovsam_cli.model.checkpoint import LoadedModel, load_model
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.hub import cache_folder, list_models
+from ovsam_cli.model.inference import prepare_for_inference
 from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.own_files import read_config
 from ovsam_cli.model.text_towers import load_text_tower
@@ -40,13 +43,14 @@ def build_labeller(
     request = plan.request
     device = choose_device(request.devices)
     loaded = load_model(request.model, device=device, on_message=on_message)
+    prepare_for_inference(loaded.model)
     config = loaded.config
     _check_iou_head(request.options, loaded)
     text_embeddings = _embed_names(plan, config, device, on_message)
     trained = config.trained_on
     if plan.base_vocabulary is not None:
         trained = plan.base_vocabulary.text_names
-    return loaded, Labeller(
+    labeller = Labeller(
         model=loaded.model,
         vocabulary=plan.vocabulary,
         text_embeddings=torch.from_numpy(text_embeddings.array).to(device),
@@ -57,6 +61,34 @@ def build_labeller(
         device=device,
         dtype=choose_dtype(request.options.dtype, device),
     )
+    _compile_if_long(plan, labeller, on_message)
+    return loaded, labeller
+
+
+def _compile_if_long(plan: RunPlan, labeller: Labeller, on_message: Callable[[str], None]) -> None:
+    """Compile the network where the option, or the length of the whole run, asks for it."""
+    options, prompts = plan.request.options, plan.prompts
+    grid, num_images = options.grid, len(plan.records)
+    if grid is not None:
+        num_prompts = num_images * grid.points_per_side**2
+    else:
+        num_prompts = 0 if prompts is None else prompts.num_prompts
+    trunk = labeller.model.config.trunk
+    if is_worth_compiling(
+        options.compile,
+        labeller.device,
+        trunk,
+        num_images=num_images,
+        num_prompts=num_prompts,
+    ):
+        sizes = labeller.work_sizes()
+        compile_model(
+            labeller.model,
+            num_images=sizes.images,
+            prompt_counts=list_chunk_sizes(sizes.prompts),
+            cache_folder=cache_folder() / "compiled",
+            on_message=on_message,
+        )
 
 
 def _check_iou_head(options: LabelOptions, loaded: LoadedModel) -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from ovsam_cli.errors import InputError
 
+CompileMode = Literal["auto", "never", "always"]
+
 # SAM's automatic generator cuts at 0.95 beside its predicted quality; without the latter the
 # same cut loses many good masks, so it is a little lower here.
 
@@ -35,6 +37,7 @@ class LabelOptions:
         dtype: number format of the image encoder and decoder.
         batch_size: images a step; None is 1 on the CPU and 8 on CUDA.
         prompts_per_batch: prompts a decoder call; None is 64 on the CPU and 256 on CUDA.
+        compile: whether the network is compiled; `auto` does so for long runs on CUDA.
         fusion: `auto` joins both recognition branches, `head` and `clip` use one.
         min_score: lowest score of a name, in [0, 1].
         min_stability: lowest mask stability; None is 0 with prompts, the model's own in grid mode.
@@ -52,6 +55,7 @@ class LabelOptions:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: int | None = None
     prompts_per_batch: int | None = None
+    compile: CompileMode = "auto"
     fusion: Literal["auto", "head", "clip"] = "auto"
     min_score: float = 0.0
     min_stability: float | None = None

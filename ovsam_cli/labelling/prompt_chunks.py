@@ -48,6 +48,11 @@ def without_filler(prompts: Prompts) -> Prompts:
     )
 
 
+def list_chunk_sizes(largest: int) -> list[int]:
+    """The numbers of rows of fixed chunks, smallest first."""
+    return sorted({max(1, largest // share) for share in CHUNK_SHARES})
+
+
 def choose_chunk(num_left: int, largest: int, *, fixed: bool) -> tuple[int, int]:
     """How many prompts go next, and to how many rows they are filled up.
 
@@ -62,7 +67,7 @@ def choose_chunk(num_left: int, largest: int, *, fixed: bool) -> tuple[int, int]
     if not fixed:
         taken = min(num_left, largest)
         return taken, taken
-    sizes = sorted({max(1, largest // share) for share in CHUNK_SHARES})
+    sizes = list_chunk_sizes(largest)
     fitting = [size for size in sizes if size <= num_left]
     if fitting:
         return fitting[-1], fitting[-1]

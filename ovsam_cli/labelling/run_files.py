@@ -27,7 +27,7 @@ from ovsam_cli.structures import ImageRecord, ImageResult
 ANNOTATIONS_FILE, ERRORS_FILE, RUN_FILE = "annotations.json", "errors.jsonl", "run.json"
 PREVIEW_FOLDER = "previews"
 # Options that change how fast results come, or which files show them, but not the objects found.
-NOT_IN_FINGERPRINT = {"batch_size", "prompts_per_batch", "num_previews", "masks"}
+NOT_IN_FINGERPRINT = {"batch_size", "prompts_per_batch", "compile", "num_previews", "masks"}
 
 
 @dataclass(frozen=True, slots=True)

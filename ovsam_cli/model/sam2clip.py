@@ -33,18 +33,60 @@ class RelativeAttention(nn.Module):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid_size - 1, head_dim))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid_size - 1, head_dim))
 
-    def forward(self, grid: Tensor) -> Tensor:
-        """Attend within each (L, L) grid of (B, L, L, C)."""
-        batch, side, _, embed_dim = grid.shape
-        qkv = self.qkv(grid).view(batch, side * side, 3, self.num_heads, -1)
+    def forward(self, qkv: Tensor) -> Tensor:
+        """Attend within each grid.
+
+        Args:
+            qkv: (B, L, L, 3 * C) what the layer `qkv` makes of the tokens; the caller runs it and
+                `proj`, because windows have padding for which neither need be computed.
+
+        Returns:
+            (B, L, L, C), before `proj`.
+        """
+        batch, side = qkv.shape[:2]
+        qkv = qkv.reshape(batch, side * side, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L * L, C / heads)
+        if torch.compiler.is_compiling() and q.is_cuda:
+            heads = self.attend_with_terms(q, k, v, side)
+        else:
+            heads = self.attend_with_bias(q, k, v, side)
+        return heads.transpose(1, 2).reshape(batch, side, side, -1)
+
+    def attend_with_bias(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
+        """Attention with the position bias as a matrix, some rows of the grid at a time.
+
+        Args:
+            q, k, v: (B, heads, L * L, C / heads).
+            side: L.
+
+        Returns:
+            (B, heads, L * L, C / heads).
+        """
+        batch = len(q)
         rows_a_chunk = max(1, MAX_BIAS_ELEMENTS // (batch * self.num_heads * side**3))
         chunks = [
             F.scaled_dot_product_attention(part, k, v, attn_mask=self._bias(part, first, side))
             for first, part in self._iter_row_chunks(q, side, rows_a_chunk)
         ]
-        heads = torch.cat(chunks, dim=2).transpose(1, 2)  # (B, L * L, heads, C / heads)
-        output: Tensor = self.proj(heads.reshape(batch, side, side, embed_dim))
+        return torch.cat(chunks, dim=2)
+
+    def attend_with_terms(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
+        """The same with both terms of the bias added to each logit, and no matrix of them.
+
+        Meant to be compiled: run plainly it is slow, and holds all logits.
+        """
+        from torch.nn.attention.flex_attention import flex_attention
+
+        by_row, by_column = self._position_terms(q, 0, side)  # (B, heads, L * L, L) each
+
+        def add_terms(
+            logit: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor
+        ) -> Tensor:
+            row_term = by_row[batch, head, query, key // side]
+            return logit + row_term + by_column[batch, head, query, key % side]
+
+        output = flex_attention(q, k, v, score_mod=add_terms)
+        assert isinstance(output, Tensor)
         return output
 
     @staticmethod
@@ -55,9 +97,17 @@ class RelativeAttention(nn.Module):
         return [(start // side, q[:, :, start : start + step]) for start in starts]
 
     def _bias(self, q: Tensor, first_row: int, side: int) -> Tensor:
-        """(B, heads, rows * L, L * L) position bias of the queries of some grid rows.
+        """(B, heads, rows * L, L * L) position bias of the queries of some grid rows."""
+        by_row, by_column = self._position_terms(q, first_row, side)
+        return (by_row[..., :, None] + by_column[..., None, :]).flatten(3)
+
+    def _position_terms(self, q: Tensor, first_row: int, side: int) -> tuple[Tensor, Tensor]:
+        """What a key's row and its column add to the logits of the queries of some grid rows.
 
         The queries are unscaled here, unlike in the attention itself.
+
+        Returns:
+            (B, heads, rows * L, L) by the key's row, and the same by its column.
         """
         batch, heads, count, head_dim = q.shape
         cells = torch.arange(side, device=q.device)
@@ -66,9 +116,10 @@ class RelativeAttention(nn.Module):
         by_row = self.rel_pos_h[offsets[first_row : first_row + num_rows]]
         by_column = self.rel_pos_w[offsets]
         grid = q.reshape(batch, heads, num_rows, side, head_dim)
-        bias_h = torch.einsum("bnywd,ykd->bnywk", grid, by_row)[..., :, None]
-        bias_w = torch.einsum("bnywd,wkd->bnywk", grid, by_column)[..., None, :]
-        return (bias_h + bias_w).reshape(batch, heads, count, side * side)
+        return (
+            torch.einsum("bnywd,ykd->bnywk", grid, by_row).flatten(2, 3),
+            torch.einsum("bnywd,wkd->bnywk", grid, by_column).flatten(2, 3),
+        )
 
 
 class VitBlock(nn.Module):
@@ -96,24 +147,26 @@ class VitBlock(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """(I, h, w, C) tokens -> the same shape."""
-        normed = self.norm1(grid)
+        qkv = self.attn.qkv(self.norm1(grid))
         if self.window_size:
-            windows = split_windows(normed, self.window_size)
+            # What the layer makes of padding, which is zero, is its bias.
+            windows = split_windows(qkv, self.window_size, self.attn.qkv.bias)
             attended = join_windows(self.attn(windows), self.window_size, grid)
         else:
-            attended = self.attn(normed)
-        grid = grid + attended
+            attended = self.attn(qkv)
+        grid = grid + self.attn.proj(attended)
         output: Tensor = grid + self.mlp(self.norm2(grid))
         return output
 
 
-def split_windows(grid: Tensor, window_size: int) -> Tensor:
-    """(I, h, w, C) -> (I * windows, window_size, window_size, C), zero-padded right and bottom.
+def split_windows(grid: Tensor, window_size: int, filler: Tensor) -> Tensor:
+    """(I, h, w, C) -> (I * windows, window_size, window_size, C), padded right and bottom.
 
-    Padding takes part in attention unmasked, as the weights were trained.
+    Padding, of (C,) values, takes part in attention unmasked, as the weights were trained.
     """
     images, height, width, embed_dim = grid.shape
     grid = F.pad(grid, (0, 0, 0, -width % window_size, 0, -height % window_size))
+    grid[:, height:], grid[:, :height, width:] = filler, filler
     rows, columns = grid.shape[1] // window_size, grid.shape[2] // window_size
     grid = grid.view(images, rows, window_size, columns, window_size, embed_dim)
     return grid.transpose(2, 3).reshape(-1, window_size, window_size, embed_dim)

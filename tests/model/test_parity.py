@@ -29,6 +29,7 @@ from ovsam_cli.model.clip2sam import (
     compute_class_logits,
     compute_mask_boxes,
 )
+from ovsam_cli.model.inference import prepare_for_inference
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.structures import ImageGeometry
@@ -94,9 +95,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("official")
     write_official(folder, [FULL_FILE])
     loaded = load_model(str(folder / FULL_FILE), device=torch.device("cpu"))
+    model = prepare_for_inference(loaded.model)  # as it labels
     with torch.inference_mode():
-        images = {name: encode(loaded.model, name) for name in IMAGES}
-    yield Run(loaded.model, torch.from_numpy(class_embeddings()), images)
+        images = {name: encode(model, name) for name in IMAGES}
+    yield Run(model, torch.from_numpy(class_embeddings()), images)
     (folder / FULL_FILE).unlink()  # more than a gigabyte
 
 
