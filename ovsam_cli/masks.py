@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from ovsam_cli.mask_edges.axes import sample_mask
+from ovsam_cli.mask_edges.counts import MaskCounts
 from ovsam_cli.mask_edges.encoding import encode_cells
 from ovsam_cli.outlines import MaskPolygons, remove_small_regions, trace_outlines
 from ovsam_cli.raster import build_bilinear_matrix
@@ -35,6 +36,7 @@ __all__ = [
     "mask_iou",
     "mask_to_polygons",
     "merge_masks",
+    "name_counts",
     "remove_small_regions",
     "upscale_mask_logits",
     "xywh_to_xyxy",
@@ -204,7 +206,11 @@ def _build_upscaling(
 
 
 def encode_mask_logits(
-    mask_logits: FloatArray, geometry: ImageGeometry, *, mask_threshold: float = 0.0
+    mask_logits: FloatArray,
+    geometry: ImageGeometry,
+    *,
+    mask_threshold: float = 0.0,
+    compiled: bool = False,
 ) -> EncodedMasks:
     """Threshold `upscale_mask_logits` and encode, without a full-size mask.
 
@@ -215,15 +221,22 @@ def encode_mask_logits(
         mask_logits: (B, h, w) float, padded model frame.
         geometry: of the image all B masks belong to.
         mask_threshold: cut on logits.
+        compiled: use Numba; see `mask_edges.encoding.is_compiling_worthwhile`.
     """
     low_height, low_width = mask_logits.shape[-2:]
     sampling = sample_mask((low_height, low_width), geometry)
     if sampling is None:
         return _encode_densely(mask_logits, geometry, mask_threshold)
     cells = np.asarray(mask_logits, np.float32)
-    found = encode_cells(cells - np.float32(mask_threshold) if mask_threshold else cells, sampling)
-    size = list(geometry.original_hw)
-    segmentations = tuple(Rle(size=[*size], counts=counts) for counts in found.counts)
+    if mask_threshold:
+        cells = cells - np.float32(mask_threshold)
+    return name_counts(encode_cells(cells, sampling, compiled=compiled), geometry)
+
+
+def name_counts(found: MaskCounts, geometry: ImageGeometry) -> EncodedMasks:
+    """Encoded masks of an image in the form that the stages exchange."""
+    height, width = geometry.original_hw
+    segmentations = tuple(Rle(size=[height, width], counts=counts) for counts in found.counts)
     return EncodedMasks(segmentations, found.areas, found.boxes_xyxy)
 
 

@@ -17,7 +17,7 @@ from ovsam_cli.structures import BoolArray, FloatArray, IntArray
 
 # Subtracted where the mask ends, so that a pixel of exactly 0 is background on either side. In
 # model pixels; no logit changes by more than 1e-7 over it.
-_TIE = 1e-9
+TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def _locate_changes(
     if len(bent):
         cell = segments[bent] + ~is_early[bent]
         rows[bent], is_entry[bent] = _cross_bend(values.take(bent), cell, axis)
-    rows[~is_entry] -= _TIE
+    rows[~is_entry] -= TIE
     return _find_pixels_beyond(rows, axis)
 
 

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from ovsam_cli import masks
 from ovsam_cli.mask_edges.axes import sample_mask
 from ovsam_cli.mask_edges.counts import MaskCounts, count_runs
-from ovsam_cli.mask_edges.encoding import encode_cells, split_ranges
+from ovsam_cli.mask_edges.encoding import encode_cells, is_compiling_worthwhile, split_ranges
 from ovsam_cli.mask_edges.transitions import (
     find_column_ranges,
     find_transitions,
@@ -145,6 +145,37 @@ def test_parts_of_the_columns_are_the_whole(columns_at_once: int) -> None:
         assert (part.stops - part.starts).sum() <= columns_at_once + longest
     found = merge_transitions([find_transitions(cells, part, sampling) for part in parts])
     assert count_runs(found, 120).counts == encode(cells, geometry).counts
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("original_hw", [(97, 131), (1, 1), (1, 70), (300, 40)])
+def test_compiled_masks_are_the_same(original_hw: tuple[int, int], kind: str) -> None:
+    """To the last character: the arithmetic is that of the NumPy form."""
+    pytest.importorskip("numba")
+    for side, model_size in ((256, 1024), (128, 512), (64, 64), (20, 70)):
+        geometry = geometry_of(*original_hw, model_size)
+        cells = make_logits(kind, 8, side, seed=7)
+        expected = masks.encode_mask_logits(cells, geometry, mask_threshold=0.5)
+        found = masks.encode_mask_logits(cells, geometry, mask_threshold=0.5, compiled=True)
+        assert found.segmentations == expected.segmentations
+        assert found.areas.tolist() == expected.areas.tolist()
+        assert np.array_equal(found.boxes_xyxy, expected.boxes_xyxy)
+
+
+def test_compiled_masks_of_many_changes() -> None:
+    """More than what is set aside at first."""
+    pytest.importorskip("numba")
+    geometry = geometry_of(400, 500, 1024)
+    cells = make_logits("noise", 3, 256)
+    sampling = sample_mask((256, 256), geometry)
+    assert sampling is not None
+    assert encode_cells(cells, sampling, compiled=True).counts == encode(cells, geometry).counts
+
+
+def test_short_runs_do_not_wait_for_the_compiler() -> None:
+    assert not is_compiling_worthwhile(1000)
+    pytest.importorskip("numba")
+    assert is_compiling_worthwhile(1_000_000)
 
 
 def test_only_changes_are_computed() -> None:
