@@ -172,7 +172,7 @@ class TinyField:
 def _finish_best(field: TinyField, logits: Tensor) -> Tensor:
     """One mask a prompt, made before it is enlarged; a lone point has no prior to wait for."""
     chosen, side = choose_surest(logits, field.prompts.is_lone_point), field.fine.shape[-1]
-    own = logits[torch.arange(len(chosen), device=chosen.device), chosen].unflatten(1, (side, side))
+    own = logits[torch.arange(len(chosen), device=chosen.device), chosen].view(-1, side, side)
     own = keep_parts_of_points(own, field.prompts, field.model_size)
     return field.choose(chosen)._finish(own[:, None].flatten(2))
 
