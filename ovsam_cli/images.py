@@ -220,12 +220,15 @@ def preprocess(
     return pixels, geometry
 
 
-def resize_to_input(rgb: RgbArray, model_size: int) -> tuple[RgbArray, ImageGeometry]:
+def resize_to_input(
+    rgb: RgbArray, model_size: int, *, compiled: bool = False
+) -> tuple[RgbArray, ImageGeometry]:
     """Resize to a long side of `model_size`, as the evaluation path does.
 
     Args:
         rgb: (H, W, 3) uint8, original frame.
         model_size: side of the padded frame in pixels.
+        compiled: use Numba, which must be installed; same result.
 
     Returns:
         (h, w, 3) uint8 in the input frame, and the image's frames.
@@ -235,4 +238,4 @@ def resize_to_input(rgb: RgbArray, model_size: int) -> tuple[RgbArray, ImageGeom
     # Rounding as in the evaluation path (spec section 2); a 1 x 5000 image keeps one pixel.
     input_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
     geometry = ImageGeometry((height, width), input_hw, model_size)
-    return resize_bilinear(rgb, input_hw), geometry
+    return resize_bilinear(rgb, input_hw, compiled=compiled), geometry

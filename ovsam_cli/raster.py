@@ -9,30 +9,54 @@ from ovsam_cli.structures import FloatArray
 
 RgbArray = NDArray[np.uint8]
 
+# Both source positions of each output position along an axis, and their weights.
+Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
+
 _COEF_BITS = 11  # OpenCV's INTER_RESIZE_COEF_BITS
 _ROWS_PER_BLOCK = 32  # keeps the working set in the cache
 
 
-def resize_bilinear(rgb: RgbArray, output_hw: tuple[int, int]) -> RgbArray:
+def resize_bilinear(
+    rgb: RgbArray, output_hw: tuple[int, int], *, compiled: bool = False
+) -> RgbArray:
     """Resize (H, W, 3) uint8 to `output_hw`, bit for bit as OpenCV's INTER_LINEAR on uint8.
 
     OpenCV rounds the weights to 11 bits, drops 4 bits between the two passes and 16 after each
     product, does not antialias, and averages 2 x 2 blocks when both sides are halved exactly.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        output_hw: (height, width) in pixels.
+        compiled: use Numba, which must be installed; same result.
     """
     (height, width), (out_height, out_width) = rgb.shape[:2], output_hw
     if (height, width) == (out_height, out_width):
         return rgb
     if (height, width) == (2 * out_height, 2 * out_width):
         return _halve(rgb)
-    left, right, left_weight, right_weight = _compute_taps(width, out_width, clamp=True)
-    top, bottom, top_weight, bottom_weight = _compute_taps(height, out_height, clamp=False)
+    columns = _compute_taps(width, out_width, clamp=True)
+    rows = _compute_taps(height, out_height, clamp=False)
+    if compiled:
+        from ovsam_cli.compiled_resize import resize_rows  # a second, and optional
+
+        made = np.empty((out_height, out_width * 3), np.uint8)
+        resize_rows(np.ascontiguousarray(rgb).reshape(height, width * 3), columns, rows, made)
+        return made.reshape(out_height, out_width, 3)
+    return _resize_in_blocks(rgb, columns, rows)
+
+
+def _resize_in_blocks(rgb: RgbArray, columns: Taps, rows: Taps) -> RgbArray:
+    height, width = rgb.shape[:2]
+    left, right, left_weight, right_weight = columns
+    top, bottom, top_weight, bottom_weight = rows
+    out_height, out_width = len(top), len(left)
     left_byte, right_byte = ((x[:, None] * 3 + np.arange(3)).ravel() for x in (left, right))
     left_weight, right_weight = np.repeat(left_weight, 3), np.repeat(right_weight, 3)
-    rows, row_of = np.unique(np.concatenate([top, bottom]), return_inverse=True)
+    needed, row_of = np.unique(np.concatenate([top, bottom]), return_inverse=True)
     flat = np.ascontiguousarray(rgb).reshape(height, width * 3)
-    stretched = np.empty((len(rows), out_width * 3), np.int16)  # at most 255 * 2048 >> 4
-    for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        block = flat[rows[start : start + _ROWS_PER_BLOCK]]
+    stretched = np.empty((len(needed), out_width * 3), np.int16)  # at most 255 * 2048 >> 4
+    for start in range(0, len(needed), _ROWS_PER_BLOCK):
+        block = flat[needed[start : start + _ROWS_PER_BLOCK]]
         total = block.take(left_byte, axis=1) * left_weight
         total += block.take(right_byte, axis=1) * right_weight
         stretched[start : start + _ROWS_PER_BLOCK] = total >> 4
@@ -55,9 +79,7 @@ def _halve(rgb: RgbArray) -> RgbArray:
     return halved
 
 
-def _compute_taps(
-    size: int, out_size: int, *, clamp: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+def _compute_taps(size: int, out_size: int, *, clamp: bool) -> Taps:
     """Both source positions and their 11-bit weights along one axis.
 
     OpenCV clamps the weights at the image's edge along x only; along y it clamps positions.

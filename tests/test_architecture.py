@@ -24,6 +24,7 @@ PACKAGE = Path(ovsam_cli.__file__).parent
 # may not import each other.
 LAYERS: list[tuple[str, set[str]]] = [
     ("0", {"errors", "structures"}),
+    ("0a", {"compiled_resize"}),
     ("1a", {"raster", "outlines", "run_lengths"}),
     ("1b", {"prompt_files", "decoding", "mask_edges"}),
     ("1", {"images", "prompts", "vocabulary", "masks"}),
@@ -40,6 +41,7 @@ ROOT_NAMES = {"__version__"}  # the version stands in the package's root, where 
 # Third parties beyond numpy, by path: at module level, and inside functions only. First match.
 THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("images", {"PIL"}, set()),
+    ("compiled_resize", {"numba"}, set()),
     ("decoding", {"PIL"}, {"simplejpeg"}),
     ("masks", {"pycocotools"}, set()),
     ("mask_edges/compiled", {"numba"}, set()),
@@ -66,7 +68,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
 ]
 TORCH_FREE = {
     *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files", "mask_edges"),
-    *("decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
+    *("compiled_resize", "decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
     *("labelling/options", "labelling/plan", "labelling/planner"),
     "labelling/prompt_chunks",
     *("labelling/journal", "labelling/journal_rows", "labelling/journal_index"),

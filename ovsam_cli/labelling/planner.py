@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from ovsam_cli.structures import ImageGeometry, ImageRecord, ImageResult, Prompt
 
 # Finds the prompts of one image, with the notices that go into its result.
 FindPrompts = Callable[[ImageRecord, tuple[int, int]], tuple[Prompts, tuple[str, ...]]]
+# Numba is loaded in a second; it saves some 10 core-ms an image.
+IMAGES_TO_COMPILE_FOR = 200
 WINDOW = 512  # images among which similar ones are brought together
 
 
@@ -40,12 +43,14 @@ class ReadOptions:
         exif: whether photos are turned upright by their tag.
         find_prompts: None in grid mode.
         keeps_rgb: whether an image is needed at its own size after resizing.
+        compiled: resize with Numba, which must be installed; same pixels.
     """
 
     pixel_format: PixelFormat
     exif: Literal["apply", "ignore"]
     find_prompts: FindPrompts | None
     keeps_rgb: Callable[[ImageRecord], bool] = lambda record: False
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,11 @@ def iter_unfinished(
             yield batch
 
 
+def is_compiling_worthwhile(num_images: int) -> bool:
+    """Whether a run reads enough images for `ReadOptions.compiled`, and Numba is installed."""
+    return num_images >= IMAGES_TO_COMPILE_FOR and find_spec("numba") is not None
+
+
 def prepare_image(
     record: ImageRecord, options: ReadOptions, *, buffer: RgbArray | None = None
 ) -> PreparedImage | ImageResult:
@@ -147,7 +157,9 @@ def prepare_image(
     """
     try:
         image = read_image(record.path, apply_exif=options.exif == "apply")
-        resized, geometry = resize_to_input(image.rgb, options.pixel_format.model_size)
+        resized, geometry = resize_to_input(
+            image.rgb, options.pixel_format.model_size, compiled=options.compiled
+        )
     except ImageError as error:
         return ImageResult(record, "failed", reason=error.reason, message=str(error))
     except MemoryError:

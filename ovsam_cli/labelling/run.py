@@ -16,6 +16,7 @@ from ovsam_cli.labelling.plan import RunPlan, plan_run
 from ovsam_cli.labelling.planner import (
     PreparedImage,
     ReadOptions,
+    is_compiling_worthwhile,
     iter_unfinished,
     plan_batches,
 )
@@ -124,7 +125,7 @@ def finish_run(
     label_batches(
         labeller,
         iter_unfinished(plan_run_batches(run.plan, labeller), finished),
-        _read_options(run.plan, labeller, previews),
+        _read_options(run.plan, labeller, previews, len(left)),
         finish=draw,
         write=write,
         on_message=on_message,
@@ -146,7 +147,9 @@ def plan_run_batches(plan: RunPlan, labeller: Labeller) -> Iterator[tuple[ImageR
     return plan_batches(plan.records, count, batch_size=labeller.work_sizes().images)
 
 
-def _read_options(plan: RunPlan, labeller: Labeller, previews: PreviewWriter) -> ReadOptions:
+def _read_options(
+    plan: RunPlan, labeller: Labeller, previews: PreviewWriter, num_images: int
+) -> ReadOptions:
     options = plan.request.options
     has_crops = options.grid is not None and options.grid.crop_layers > 0
     return ReadOptions(
@@ -154,6 +157,7 @@ def _read_options(plan: RunPlan, labeller: Labeller, previews: PreviewWriter) ->
         exif=options.exif,
         find_prompts=None if plan.prompts is None else partial(find_prompts, plan),
         keeps_rgb=lambda record: has_crops or previews.is_wanted(record),
+        compiled=is_compiling_worthwhile(num_images),
     )
 
 
