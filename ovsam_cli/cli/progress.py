@@ -64,14 +64,20 @@ def image_progress(
         yield on_image_done
 
 
-class _Rate:
-    """Things a second since counting began, which for work taken up again is in its middle."""
+class _Rates:
+    """Things a second, by kind, of this call: work taken up again begins in its middle.
 
-    def __init__(self, done: int) -> None:
-        self.first, self.started = done - 1, time.monotonic()
+    The first of a kind took the time since anything was counted before.
+    """
 
-    def compute(self, done: int) -> float:
-        return (done - self.first) / max(time.monotonic() - self.started, 1e-9)
+    def __init__(self) -> None:
+        self.last_call = time.monotonic()
+        self.begun: dict[str, tuple[int, float]] = {}
+
+    def compute(self, what: str, done: int) -> float:
+        first, started = self.begun.setdefault(what, (done - 1, self.last_call))
+        self.last_call = time.monotonic()
+        return (done - first) / max(self.last_call - started, 1e-9)
 
 
 def _bars() -> Iterator[OnProgress]:
@@ -95,15 +101,15 @@ def _bars() -> Iterator[OnProgress]:
         TimeRemainingColumn(),
         TextColumn("[red]{task.fields[note]}[/red]"),
     )
-    tasks: dict[str, tuple[TaskID, _Rate]] = {}
+    tasks: dict[str, TaskID] = {}
+    rates = _Rates()
     with Progress(*columns, console=RichConsole(stderr=True)) as progress:
 
         def on_progress(what: str, done: int, total: int, note: str = "") -> None:
             if what not in tasks:
-                tasks[what] = (progress.add_task(what, rate="", note=""), _Rate(done))
-            task, rate = tasks[what]
-            shown = f"{rate.compute(done):.2f}/s"
-            progress.update(task, completed=done, total=total, rate=shown, note=note)
+                tasks[what] = progress.add_task(what, rate="", note="")
+            rate = f"{rates.compute(what, done):.2f}/s"
+            progress.update(tasks[what], completed=done, total=total, rate=rate, note=note)
 
         yield on_progress
 
@@ -113,16 +119,15 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.rates: dict[str, _Rate] = {}
+        self.rates = _Rates()
         self.last_line = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        rate = self.rates.setdefault(what, _Rate(done))
+        speed = self.rates.compute(what, done)
         now = time.monotonic()
         if now - self.last_line < SECONDS_BETWEEN_LINES and done < total:
             return
         self.last_line = now
-        speed = rate.compute(done)
         left = (total - done) / speed
         more = f", {note}" if note else ""
         self.console.say(f"{done:,}/{total:,} {what}, {speed:.2f}/s, {left:.0f} s left{more}")

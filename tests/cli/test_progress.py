@@ -35,6 +35,23 @@ def test_each_kind_of_thing_has_its_line(capsys: pytest.CaptureFixture[str]) -> 
     assert lines[-1].startswith("1,001/4,000 steps, ")
 
 
+def test_rates_count_from_where_this_call_began(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first thing of a kind took the time before it, not none at all."""
+    clock = iter([0.0, 0.0, 2.0, 2.0, 6.0, 6.0, 7.0, 7.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with count_progress(Console()) as on_progress:
+        on_progress("views", 1, 2)
+        on_progress("steps", 11, 14)
+        on_progress("steps", 12, 14)
+    assert capsys.readouterr().err.splitlines() == [
+        "1/2 views, 0.50/s, 2 s left",
+        "11/14 steps, 0.25/s, 12 s left",
+        "12/14 steps, 0.40/s, 5 s left",
+    ]
+
+
 def test_lines_are_some_seconds_apart_but_the_end_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
