@@ -30,6 +30,7 @@ from ovsam_cli.model.official_files import LAST_NAME, read_official
 from ovsam_cli.training.logs import LOG_NAME, read_log
 
 NUM_IMAGES = 6
+TIMEOUT = 3000  # seconds: ranks wait for each other, which takes long on a busy machine
 STEPS = 60  # of the killed runs; each 20th writes a line of the log
 NECK_NAME, MODEL_NAME = "sam2clip.safetensors", "model.safetensors"
 
@@ -167,7 +168,11 @@ def start_ranks(command: Sequence[str]) -> subprocess.Popen[str]:
 
 def run_to_end(command: Sequence[str]) -> str:
     process = start_ranks(command)
-    output, _ = process.communicate(timeout=600)
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()  # else ranks that hang outlive the test
+        process.wait()
     assert process.returncode == 0, output
     return output
 
@@ -177,7 +182,7 @@ def kill_and_finish(command: Sequence[str], out: Path) -> None:
     stopped = start_ranks(command)
     wait_for_line(out, stopped)
     stopped.terminate()  # torchrun, which tells its ranks
-    stopped.communicate(timeout=600)
+    stopped.communicate(timeout=TIMEOUT)
     saved_at = torch.load(out / LAST_NAME, weights_only=True)["step"]
     assert 0 < saved_at < STEPS
     killed = start_ranks(command)
@@ -193,7 +198,7 @@ def kill_ranks(torchrun: subprocess.Popen[str]) -> None:
     assert len(children) >= 2
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    output, _ = torchrun.communicate(timeout=600)
+    output, _ = torchrun.communicate(timeout=TIMEOUT)
     assert torchrun.returncode != 0, output
 
 
