@@ -52,6 +52,19 @@ class ViewFeatures:
         """The frames of the I views."""
         return tuple(view.geometry for view in self.views)
 
+    def only(self, index: int) -> ViewFeatures:
+        """One of the views, no copy: decoders project an image once that all prompts share."""
+        one, features = slice(index, index + 1), self.features
+        fine = features.fine_features
+        alone = ImageFeatures(
+            image_embeddings=features.image_embeddings[one],
+            fpn_features=tuple(level[one] for level in features.fpn_features),
+            clip_features=features.clip_features[one],
+            input_hw=features.input_hw[one],
+            fine_features=None if fine is None else fine[one],
+        )
+        return ViewFeatures(self.views[one], alone)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkOutput:
@@ -136,6 +149,9 @@ def _label_rows(
 ) -> ChunkOutput:
     """Masks and names of the prompts at `rows`, filled up to `num_rows` on the device."""
     chosen = prompts.take(rows)
+    if len(encoded.views) > 1 and (chosen.image_index == chosen.image_index[0]).all():
+        encoded = encoded.only(int(chosen.image_index[0]))
+        chosen = chosen.with_image_index(0)
     model_prompts = to_model_prompts(
         fill_up(without_filler(chosen), num_rows), encoded.geometries, device=labeller.device
     )

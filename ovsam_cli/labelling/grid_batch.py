@@ -52,14 +52,15 @@ class _GridPoints:
     """The grid of one view."""
 
     labeller: Labeller
-    encoded: ViewFeatures
-    prompts: Prompts  # all of one view, in its own pixels
+    encoded: ViewFeatures  # of this view alone
+    prompts: Prompts  # in the view's own pixels
     original_hw: tuple[int, int]  # of the whole image
     nms_iou: float
 
     @property
     def view(self) -> View:
-        return self.encoded.views[int(self.prompts.image_index[0])]
+        (view,) = self.encoded.views
+        return view
 
     @property
     def distinct_options(self) -> DistinctOptions:
@@ -100,12 +101,13 @@ def iter_grid_outputs(
     for place, image in enumerate(images):
         first_prompt_id = 0
         for crop in crops[place]:
-            encoded, index = whole, place
             if crop.layer > 0:
-                encoded, index = _encode_crop(labeller, place, image, crop, sizes), 0
+                encoded = _encode_crop(labeller, place, image, crop, sizes)
+            else:
+                encoded = whole.only(place)
             prompts = prompts_from_grid(
                 crop.hw, points_per_side=crop.points_per_side, first_prompt_id=first_prompt_id
-            ).with_image_index(index)
+            )
             original_hw = image.geometry.original_hw
             points = _GridPoints(labeller, encoded, prompts, original_hw, grid.nms_iou)
             yield from _iter_view_outputs(points, sizes)
