@@ -118,17 +118,16 @@ def save_weights(
         OutputError: the file cannot be written.
     """
     stored = {
-        key: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
-        for key, tensor in tensors.items()
+        key: (one.half() if half and one.is_floating_point() else one).contiguous()
+        for key, one in tensors.items()
     }
-    metadata = {CONFIG_KEY: config.to_json(), LICENSE_KEY: license_notice, "format": "pt"}
-    metadata |= notes or {}
+    about = {CONFIG_KEY: config.to_json(), LICENSE_KEY: license_notice, "format": "pt"}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".incomplete")
         os.close(handle)
         try:
-            save_file(stored, temporary, metadata)
+            save_file(stored, temporary, about | dict(notes or {}))
             _sort_metadata(Path(temporary))
             os.chmod(temporary, 0o644)  # mkstemp's files are for their owner only
             os.replace(temporary, target)

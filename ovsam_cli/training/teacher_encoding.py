@@ -159,9 +159,7 @@ def encode_part(
     num_parts: int = 1,
     on_image_done: Callable[[bool], None] | None = None,
 ) -> None:
-    """Compute and store the features of this process's images.
-
-    Whatever stops it, features that are ready are written first.
+    """Compute and store features of this process's images; if stopped, the ready ones first.
 
     Args:
         plan: from `plan_encoding`.
