@@ -77,11 +77,7 @@ def label_batches(
     """
     sizes = labeller.work_sizes(on_message)
     num_readers = count_readers(labeller.device)
-    slots = PixelSlots(
-        sizes.images * (1 + BATCHES_AHEAD) + num_readers,
-        model_size=labeller.pixel_format.model_size,
-        device=labeller.device,
-    )
+    slots = _make_slots(labeller, sizes.images, num_readers)
     num_finishers = count_finishers(labeller.device.type)
     with (
         closing(iter_read(batches, options, slots, num_readers=num_readers)) as read,
@@ -97,6 +93,15 @@ def label_batches(
                     partial(_make_results, labeller, images, parts, finish),
                     sum(image.rgb.nbytes for image in images if image.rgb is not None),
                 )
+
+
+def _make_slots(labeller: Labeller, num_images: int, num_readers: int) -> PixelSlots:
+    """Places for the batches that are on the device or ahead, and for every reader one more."""
+    return PixelSlots(
+        num_images * (1 + BATCHES_AHEAD) + num_readers,
+        model_size=labeller.pixel_format.model_size,
+        device=labeller.device,
+    )
 
 
 def _iter_labelled(

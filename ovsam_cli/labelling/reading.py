@@ -62,16 +62,15 @@ def iter_read(
     *,
     num_readers: int,
 ) -> Generator[ReadBatch]:
-    """Read planned batches ahead, as many as slots and memory allow, and give them in order.
+    """Read planned batches ahead, as many as slots and memory allow; in order.
 
     A batch's slots are taken before any of its images is read, in the order of the batches; so no
     batch can wait for slots that later ones hold.
 
     Args:
         batches: at most as many images each as there are slots.
-        options: how to read.
+        options, num_readers: how to read, in how many threads.
         slots: the consumer gives them back with `upload`.
-        num_readers: threads.
     """
     waiting: deque[_Waiting] = deque()
     upcoming = iter(batches)

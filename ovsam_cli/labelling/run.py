@@ -102,10 +102,7 @@ def finish_run(
 ) -> RunSummary:
     """Label the images that are left, then write the result files.
 
-    Args:
-        run: of `open_run`.
-        on_image_done: called with each finished image, in another thread.
-        on_message: called with notices for a person.
+    The two functions are those of `label_images`.
     """
     started = time.monotonic()
     finished, labeller = run.journal.finished, run.labeller
