@@ -38,20 +38,25 @@ class AttentionPool(nn.Module):
 
         Only the mean token asks, so keys and values of the other tokens need no projection:
         q . (W_k t) = (W_k^T q) . t and sum a W_v t = W_v sum a t. The keys' bias shifts all
-        logits of a query alike and drops out of the softmax. 60 times fewer operations.
+        logits of a query alike and drops out of the softmax. Nor are the tokens ever made: the
+        positions' part of a product is added to that of the cells, and what is linear in the mean
+        token is the mean over the cells. 60 times fewer operations.
         """
-        cells = regions.flatten(2).transpose(1, 2)  # (B, r * r, C)
-        tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
-        tokens = tokens + self.positional_embedding  # (B, 1 + r * r, C)
-        num_channels = tokens.shape[-1]
+        cells = regions.flatten(2)  # (B, C, r * r)
+        positions = self.positional_embedding  # (1 + r * r, C), the mean token's first
+        num_prompts, num_channels, num_cells = cells.shape
         head_dim = num_channels // self.num_heads
         split = (self.num_heads, head_dim, num_channels)
 
-        query = self.q_proj(tokens[:, 0]) * head_dim**-0.5
-        query = query.view(len(tokens), self.num_heads, head_dim)
+        query = self.q_proj(cells.mean(dim=2) + positions[0]) * head_dim**-0.5
+        query = query.view(num_prompts, self.num_heads, head_dim)
         query = torch.einsum("bnd,ndc->bnc", query, self.k_proj.weight.view(split))
-        weights = (query @ tokens.transpose(1, 2)).softmax(dim=-1)  # (B, heads, 1 + r * r)
-        values = torch.einsum("bnc,ndc->bnd", weights @ tokens, self.v_proj.weight.view(split))
+        logits = torch.bmm(query, cells)  # (B, heads, r * r)
+        logits = torch.cat([logits.mean(dim=2, keepdim=True), logits], dim=2)
+        weights = (logits + query @ positions.T).softmax(dim=-1)  # (B, heads, 1 + r * r)
+        of_cells = weights[..., 1:] + weights[..., :1] / num_cells  # (B, heads, r * r)
+        seen = torch.baddbmm(weights @ positions, of_cells, cells.transpose(1, 2))
+        values = torch.einsum("bnc,ndc->bnd", seen, self.v_proj.weight.view(split))
         pooled: Tensor = self.c_proj(values.flatten(1) + self.v_proj.bias)  # (B, out_dim)
         return pooled
 
