@@ -18,6 +18,7 @@ from ovsam_cli.labelling.text_embeddings import (
     build_text_embeddings,
     read_text_embeddings,
 )
+from ovsam_cli.mask_edges.encoding import is_compiling_worthwhile
 from ovsam_cli.model.checkpoint import LoadedModel, load_model
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.hub import cache_folder, list_models
@@ -60,6 +61,7 @@ def build_labeller(
         unknown_category_id=_unknown_id(request.options, plan.vocabulary),
         device=device,
         dtype=choose_dtype(request.options.dtype, device),
+        compiles_masks=is_compiling_worthwhile(plan.num_masks),
     )
     _compile_if_long(plan, labeller, on_message)
     return loaded, labeller
@@ -67,19 +69,12 @@ def build_labeller(
 
 def _compile_if_long(plan: RunPlan, labeller: Labeller, on_message: Callable[[str], None]) -> None:
     """Compile the network where the option, or the length of the whole run, asks for it."""
-    options, prompts = plan.request.options, plan.prompts
-    grid, num_images = options.grid, len(plan.records)
-    if grid is not None:
-        num_prompts = num_images * grid.points_per_side**2
-    else:
-        num_prompts = 0 if prompts is None else prompts.num_prompts
-    trunk = labeller.model.config.trunk
     if is_worth_compiling(
-        options.compile,
+        plan.request.options.compile,
         labeller.device,
-        trunk,
-        num_images=num_images,
-        num_prompts=num_prompts,
+        labeller.model.config.trunk,
+        num_images=len(plan.records),
+        num_prompts=plan.num_prompts,
     ):
         sizes = labeller.work_sizes()
         compile_model(

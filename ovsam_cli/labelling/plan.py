@@ -15,6 +15,7 @@ from ovsam_cli.structures import ImageRecord
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+GRID_OBJECTS_PER_IMAGE = 100
 NUM_LISTED = 5  # unmatched prompts named one by one before the rest is counted
 
 
@@ -37,6 +38,21 @@ class RunPlan:
     base_vocabulary: Vocabulary | None
     prompts: PromptSource | None
     unmatched: tuple[str, ...]
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts of the whole run; in grid mode the points."""
+        if self.prompts is not None:
+            return self.prompts.num_prompts
+        grid = self.request.options.grid
+        return 0 if grid is None else len(self.records) * grid.points_per_side**2
+
+    @property
+    def num_masks(self) -> int:
+        """About how many masks are encoded at most: few points of a grid find a new object."""
+        if self.prompts is not None:
+            return self.num_prompts
+        return min(self.num_prompts, len(self.records) * GRID_OBJECTS_PER_IMAGE)
 
     @property
     def notices(self) -> tuple[str, ...]:

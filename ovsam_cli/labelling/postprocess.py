@@ -34,6 +34,7 @@ class PostprocessOptions:
         top_k: number of best names kept with each object.
         unknown_category_id: category of objects that no name fits: those whose score is below
             `min_score` or below the background's. None drops the former and names the latter.
+        is_compiled: encode masks with Numba, which must be installed; same result.
     """
 
     min_score: float = 0.0
@@ -44,6 +45,7 @@ class PostprocessOptions:
     min_region: int = 0
     top_k: int = 5
     unknown_category_id: int | None = None
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +236,8 @@ def _cut_masks(
     dropped: Counter[DropReason],
 ) -> tuple[IntArray, masks.EncodedMasks]:
     """The `rows` of (B, h, w) logits whose masks are large enough, and those masks."""
-    encoded = masks.encode_mask_logits(low_masks[rows], geometry)
-    segmentations, areas = encoded.segmentations, encoded.areas
+    encoded = masks.encode_mask_logits(low_masks[rows], geometry, compiled=options.is_compiled)
+    segmentations, areas, boxes_xyxy = encoded.segmentations, encoded.areas, encoded.boxes_xyxy
     if options.min_region > 0:
         segmentations = tuple(
             masks.encode_mask(
@@ -243,12 +245,11 @@ def _cut_masks(
             )
             for rle in segmentations
         )
-        areas = masks.mask_areas(segmentations)
+        areas, boxes_xyxy = masks.mask_areas(segmentations), masks.mask_boxes(segmentations)
     kept = _drop(np.arange(len(rows)), areas == 0, "empty_mask", dropped)
     kept = _drop(kept, areas < options.min_area, "small_area", dropped)
     segmentations = tuple(segmentations[row] for row in kept)
-    boxes_xyxy = masks.mask_boxes(segmentations)
-    return rows[kept], masks.EncodedMasks(segmentations, areas[kept], boxes_xyxy)
+    return rows[kept], masks.EncodedMasks(segmentations, areas[kept], boxes_xyxy[kept])
 
 
 def _name_pairs(

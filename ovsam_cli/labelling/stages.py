@@ -38,6 +38,7 @@ class Labeller:
         options: of the run.
         unknown_category_id: category of objects no name fits, or None.
         device, dtype: where and in which format the network computes.
+        compiles_masks: whether masks are encoded by Numba, which must be installed.
     """
 
     model: OVSAM
@@ -49,6 +50,7 @@ class Labeller:
     unknown_category_id: int | None
     device: torch.device
     dtype: torch.dtype
+    compiles_masks: bool = False
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -78,6 +80,7 @@ class Labeller:
             min_region=self.options.min_region,
             top_k=self.options.top_k,
             unknown_category_id=self.unknown_category_id,
+            is_compiled=self.compiles_masks,
         )
 
     def work_sizes(self, on_message: Callable[[str], None] = lambda text: None) -> WorkSizes:
