@@ -71,11 +71,11 @@ def compare_grid_filters(settings: BenchSettings) -> list[Comparison]:
     ]
 
 
-def make_geometry(original_hw: tuple[int, int]) -> ImageGeometry:
-    """The frames of an image of this size in a model of 1024 pixels (spec section 2)."""
-    scale = MODEL_SIZE / max(original_hw)
+def make_geometry(original_hw: tuple[int, int], model_size: int = MODEL_SIZE) -> ImageGeometry:
+    """The frames of an image of this size (spec section 2)."""
+    scale = model_size / max(original_hw)
     height, width = (int(side * scale + 0.5) for side in original_hw)
-    return ImageGeometry(original_hw, (height, width), MODEL_SIZE)
+    return ImageGeometry(original_hw, (height, width), model_size)
 
 
 def filter_grid(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -57,7 +56,7 @@ class Contenders:
 
 def open_contenders(settings: BenchSettings) -> Contenders:
     """Write random weights of the preset and load them twice: as they are, and as `label` does."""
-    files = write_model(find_config(settings.preset), settings.new_folder("model"))
+    files = write_model(find_config(settings.preset), settings.scratch / "models")
     photos = write_photos(
         settings.new_folder("any"), count=1, hw=settings.sizes.vga_hw, num_different=1
     )
@@ -150,17 +149,6 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = product
 
 
-def time_ours(settings: BenchSettings, model: ReadyModel, plan: RunPlan) -> tuple[float, ...]:
-    """Seconds of each round of a plan, after one to warm up; core seconds on a CPU."""
-    clock = time.process_time if settings.clock == "core" else time.perf_counter
-    seconds = []
-    for _ in range(1 + settings.rounds):
-        started = clock()
-        label_anew(settings, model, plan)
-        seconds.append(clock() - started)
-    return tuple(seconds[1:])
-
-
 def list_cpu_work(settings: BenchSettings) -> list[Work]:
     """C1 to C3: one box, several, and the grid at both image sizes."""
     sizes = settings.sizes
@@ -195,9 +183,16 @@ def describe(hw: tuple[int, int]) -> str:
     return f"{hw[1]} x {hw[0]}"
 
 
-def compare_all_labelling(settings: BenchSettings) -> list[Comparison]:
-    """C1 to C3 on a CPU, G1 to G5 on a GPU."""
+def compare_cpu_labelling(settings: BenchSettings) -> list[Comparison]:
+    """C1 to C3."""
+    return _compare_all(settings, list_cpu_work(settings))
+
+
+def compare_cuda_labelling(settings: BenchSettings) -> list[Comparison]:
+    """G1 to G5."""
+    return _compare_all(settings, list_cuda_work(settings))
+
+
+def _compare_all(settings: BenchSettings, works: Sequence[Work]) -> list[Comparison]:
     contenders = open_contenders(settings)
-    is_cuda = settings.device.type == "cuda"
-    works = list_cuda_work(settings) if is_cuda else list_cpu_work(settings)
     return [row for work in works for row in compare_labelling(settings, contenders, work)]

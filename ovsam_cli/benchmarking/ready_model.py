@@ -19,7 +19,7 @@ from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.text_embeddings import TextEmbeddings
 from ovsam_cli.model.checkpoint import LoadedModel, build_ovsam
-from ovsam_cli.model.ovsam import PRESETS, OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
 from ovsam_cli.model.own_files import save_weights
 from ovsam_cli.vocabulary import read_vocabulary
 
@@ -74,14 +74,25 @@ def find_config(preset: PresetName) -> OVSAMConfig:
     return SMALL if preset == "small" else PRESETS[preset]
 
 
-def write_model(config: OVSAMConfig, folder: Path) -> ModelFiles:
-    """Write random weights, the same ones every time, and text embeddings of unit length."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, text_embeddings = folder / "model.safetensors", folder / "names.safetensors"
+def build_model(config: OVSAMConfig) -> OVSAM:
+    """A model of random weights, the same ones every time, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = build_ovsam(config)
-    save_weights(model.state_dict(), config, weights, license_notice="random weights")
+        return build_ovsam(config).eval().requires_grad_(False)
+
+
+def write_model(config: OVSAMConfig, folder: Path) -> ModelFiles:
+    """Write random weights, the same ones every time, and text embeddings of unit length.
+
+    What the folder has already is left as it is.
+    """
+    weights = folder / f"{config.name}.safetensors"
+    text_embeddings = folder / f"{config.name}.names.safetensors"
+    files = ModelFiles(config, weights, text_embeddings)
+    if text_embeddings.exists():
+        return files
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(build_model(config).state_dict(), config, weights, license_notice="random weights")
     names = read_vocabulary(VOCABULARY).names
     rng = np.random.default_rng(SEED)
     array = rng.normal(size=(len(names), 1, config.text_dim)).astype(np.float32)
@@ -89,7 +100,7 @@ def write_model(config: OVSAMConfig, folder: Path) -> ModelFiles:
     TextEmbeddings(array, names, text_hash="random", text_tower=config.text_tower).save(
         text_embeddings
     )
-    return ModelFiles(config, weights, text_embeddings)
+    return files
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ from ovsam_cli.benchmarking.settings import (
     Sizes,
     SuiteName,
 )
-from ovsam_cli.benchmarking.suites import BenchReport, list_parts, run_suite
-from ovsam_cli.errors import InputError
+from ovsam_cli.benchmarking.suites import BenchReport, run_suite
 from ovsam_cli.labelling.device import choose_device
 
 
@@ -53,7 +52,7 @@ def run_request(
     """Run a suite and write its files.
 
     Raises:
-        InputError: the device is not there, or a key is none of the suite's.
+        InputError: the device is not there, or a key is none of a row.
         OutputError: the folder cannot be written.
     """
     device = choose_device(request.device)
@@ -68,13 +67,6 @@ def run_request(
             sizes=MINIMAL if request.is_minimal else sizes,
             scratch=Path(scratch),
         )
-        known = {part.keys for part in list_parts(settings)}
-        unknown = sorted(set(request.only) - known)
-        if unknown:
-            raise InputError(
-                f"--only {','.join(request.only)}: {', '.join(unknown)} is no part of the suite "
-                f"{request.suite} on {device}; there is {', '.join(sorted(known))}"
-            )
         request.out.mkdir(parents=True, exist_ok=True)
         report = run_suite(settings, only=request.only, on_message=on_message)
     return report, write_report(report, request.out)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ovsam_cli.structures import FloatArray
+from ovsam_cli.structures import FloatArray, Prompts
 
 JPEG_QUALITY = 90
 
@@ -57,6 +57,20 @@ def draw_boxes(hw: tuple[int, int], *, count: int, seed: int) -> FloatArray:
     sides = rng.uniform(0.1, 0.5, (count, 2)) * (width, height)
     corners = rng.uniform(0, 1, (count, 2)) * ((width, height) - sides)
     return np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+
+
+def make_box_prompts(boxes_xyxy: FloatArray) -> Prompts:
+    """(B, 4) boxes as prompts of one image."""
+    count = len(boxes_xyxy)
+    return Prompts(
+        prompt_ids=tuple(range(1, count + 1)),
+        image_index=np.zeros(count, np.int64),
+        point_coords=np.empty((count, 0, 2), np.float32),
+        point_labels=np.empty((count, 0), np.int64),
+        boxes_xyxy=boxes_xyxy,
+        masks=(None,) * count,
+        prompt_scores=np.full(count, np.nan, np.float32),
+    )
 
 
 def write_box_prompts(

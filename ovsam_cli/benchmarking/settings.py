@@ -31,7 +31,7 @@ class Sizes:
 
     vga_hw: tuple[int, int] = (480, 640)
     large_hw: tuple[int, int] = (3000, 4000)
-    pool_regions: int = 8
+    pool_regions: int = 20
     decoder_prompts: int = 8
     grid_masks: int = 1024
     grid_side: int = 32
@@ -43,7 +43,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    pool_regions=2,
+    pool_regions=4,
     grid_masks=256,
     grid_side=16,
     images=8,

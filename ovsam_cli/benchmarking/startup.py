@@ -97,7 +97,7 @@ def run_core_seconds(*arguments: str) -> float:
 def measure_resume(settings: BenchSettings) -> list[Row]:
     """S2: the same command on a finished folder; no image is read again."""
     count = settings.sizes.finished_images
-    files = write_model(find_config("small"), settings.new_folder("model"))
+    files = write_model(find_config("small"), settings.scratch / "models")
     photos = write_photos(settings.new_folder("photos"), count=count, hw=PHOTO_HW)
     prompts = write_box_prompts(
         photos.parent / "prompts.json", photos, hw=PHOTO_HW, boxes_per_image=1

@@ -9,11 +9,22 @@ import torch
 
 from ovsam_cli.benchmarking.grid_filter import compare_grid_filters
 from ovsam_cli.benchmarking.image_reading import compare_reading
-from ovsam_cli.benchmarking.labelling_rows import compare_all_labelling
+from ovsam_cli.benchmarking.labelling_rows import compare_cpu_labelling, compare_cuda_labelling
 from ovsam_cli.benchmarking.machine import Machine, describe_machine
+from ovsam_cli.benchmarking.mask_rows import compare_mask_encoding
 from ovsam_cli.benchmarking.measurement import Row, Skipped
+from ovsam_cli.benchmarking.memory import measure_cuda_memory, measure_host_memory
+from ovsam_cli.benchmarking.network_rows import compare_network_parts, compare_trunks
+from ovsam_cli.benchmarking.network_speed import (
+    measure_cuda_pipeline,
+    measure_efficiency,
+    measure_scaling,
+    measure_tiny,
+)
+from ovsam_cli.benchmarking.sam_rows import compare_with_sam
 from ovsam_cli.benchmarking.settings import BenchSettings
 from ovsam_cli.benchmarking.startup import compare_help, measure_help, measure_resume
+from ovsam_cli.errors import InputError
 
 MakeRows = Callable[[BenchSettings], Sequence[Row]]
 
@@ -23,7 +34,7 @@ class Part:
     """Rows that are measured together.
 
     Attributes:
-        keys: of the design's table of targets.
+        keys: of the design's table of targets, with commas.
         name: for messages.
         make: measures them.
     """
@@ -51,16 +62,66 @@ class BenchReport:
 def list_parts(settings: BenchSettings) -> list[Part]:
     """The parts of a suite on a device, in the order they run in."""
     is_full, is_cuda = settings.suite == "full", settings.device.type == "cuda"
-    everywhere = [
+    return _list_cuda_parts(is_full) if is_cuda else _list_cpu_parts(is_full)
+
+
+def find_parts(settings: BenchSettings, only: Sequence[str]) -> list[Part]:
+    """The parts that have these keys, those of other suites and devices too; none for a suite.
+
+    Raises:
+        InputError: a key is no part's.
+    """
+    if not only:
+        return list_parts(settings)
+    every = [*list_parts(settings), *_list_cuda_parts(True), *_list_cpu_parts(True)]
+    by_keys: dict[str, Part] = {}
+    for part in every:
+        by_keys.setdefault(part.keys, part)
+    known = {key for keys in by_keys for key in keys.split(",")}
+    unknown = sorted(set(only) - known)
+    if unknown:
+        raise InputError(
+            f"--only: {', '.join(unknown)} is no key of a row; there is {', '.join(sorted(known))}"
+        )
+    return [part for part in by_keys.values() if set(part.keys.split(",")) & set(only)]
+
+
+def _list_cpu_parts(is_full: bool) -> list[Part]:
+    quick = [
+        Part("C4,C5", "network parts", compare_network_parts),
+        Part("C6,C7", "masks to run lengths", compare_mask_encoding),
         Part("C8", "grid filter", compare_grid_filters),
         Part("C9", "reading JPEG", compare_reading),
         Part("S1", "start-up", measure_help),
         Part("S2", "finished run", measure_resume),
+        Part("tiny", "tiny, files to files", measure_tiny),
+        Part("G9", "prompts", measure_scaling),
     ]
-    labelling = Part("G1-G5" if is_cuda else "C1-C3", "labelling", compare_all_labelling)
-    only_full = [Part("S1", "start-up against torch", compare_help), labelling]
-    parts = everywhere + (only_full if is_full else [])
-    return [one for one in parts if not is_cuda or one.keys.startswith(("G", "C8"))]
+    slow = [
+        Part("S1-torch", "start-up against torch", compare_help),
+        Part("trunk", "image trunk", compare_trunks),
+        Part("G12", "memory", measure_host_memory),
+        Part("C1,C2,C3", "labelling", compare_cpu_labelling),
+        Part("G6,G7", "SAM and CLIP", compare_with_sam),
+    ]
+    return quick + slow if is_full else quick
+
+
+def _list_cuda_parts(is_full: bool) -> list[Part]:
+    quick = [
+        Part("C4,C5", "network parts", compare_network_parts),
+        Part("trunk", "image trunk", compare_trunks),
+        Part("C8", "grid filter", compare_grid_filters),
+        Part("G8", "use of the GPU", measure_efficiency),
+    ]
+    slow = [
+        Part("G1,G2,G3,G4,G5", "labelling", compare_cuda_labelling),
+        Part("G9", "prompts", measure_scaling),
+        Part("G10", "pipeline", measure_cuda_pipeline),
+        Part("G11", "GPU memory", measure_cuda_memory),
+        Part("G6,G7", "SAM and CLIP", compare_with_sam),
+    ]
+    return quick + slow if is_full else quick
 
 
 def run_suite(
@@ -75,10 +136,13 @@ def run_suite(
         settings: suite, device, sizes.
         only: keys such as "C8"; none for all parts.
         on_message: called before each part.
+
+    Raises:
+        InputError: a key is no part's.
     """
+    parts = find_parts(settings, only)
     machine = describe_machine(settings.device)
     rows: list[Row] = []
-    parts = [one for one in list_parts(settings) if not only or one.keys in only]
     for number, part in enumerate(parts, start=1):
         on_message(f"{number}/{len(parts)} {part.keys} {part.name}")
         rows += _measure(part, settings)

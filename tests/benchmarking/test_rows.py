@@ -15,12 +15,22 @@ from ovsam_cli.benchmarking.grid_filter import compare_grid_filters
 from ovsam_cli.benchmarking.image_reading import compare_reading
 from ovsam_cli.benchmarking.labelling_rows import (
     Work,
-    compare_all_labelling,
+    compare_cpu_labelling,
     compare_labelling,
     open_contenders,
 )
+from ovsam_cli.benchmarking.mask_rows import compare_mask_encoding
 from ovsam_cli.benchmarking.measurement import Measurement, Skipped
+from ovsam_cli.benchmarking.memory import measure_host_memory
+from ovsam_cli.benchmarking.network_rows import compare_network_parts, compare_trunks
+from ovsam_cli.benchmarking.network_speed import (
+    measure_cuda_pipeline,
+    measure_efficiency,
+    measure_scaling,
+    measure_tiny,
+)
 from ovsam_cli.benchmarking.plain_run import NamedMask, compare_answers
+from ovsam_cli.benchmarking.sam_rows import compare_with_sam
 from ovsam_cli.benchmarking.samples import draw_mask_logits, draw_photo, write_photos
 from ovsam_cli.benchmarking.settings import MINIMAL, BenchSettings
 from ovsam_cli.benchmarking.startup import measure_help, measure_resume
@@ -79,7 +89,7 @@ def test_finished_run(settings: BenchSettings) -> None:
 
 
 def test_labelling(settings: BenchSettings) -> None:
-    rows = compare_all_labelling(settings)
+    rows = compare_cpu_labelling(settings)
     assert [row.key for row in rows] == ["C1", "C2", "C3", "C3"]
     for row in rows:
         assert row.is_valid, row.parity
@@ -112,3 +122,43 @@ def test_loop_over_single_prompts(settings: BenchSettings) -> None:
     work = replace(labelling_rows.list_cuda_work(settings)[3], key="")
     (row,) = compare_labelling(settings, contenders, work)
     assert isinstance(row, Comparison) and row.is_valid, row.parity
+
+
+def test_network_parts(settings: BenchSettings) -> None:
+    for row in [*compare_network_parts(settings), *compare_trunks(settings)]:
+        assert row.is_valid, row.parity
+
+
+def test_mask_encoding(settings: BenchSettings) -> None:
+    rows = compare_mask_encoding(settings)
+    assert {row.key for row in rows} == {"C6", "C7"}
+    assert all(isinstance(row, Skipped) or row.is_valid for row in rows)
+
+
+def test_tiny_and_prompts(settings: BenchSettings) -> None:
+    once = replace(settings, rounds=1)
+    speed, share = measure_tiny(once)
+    assert isinstance(speed, Measurement) and speed.is_valid and speed.value > 0
+    assert isinstance(share, Measurement) and share.is_valid and share.value > 0
+    assert [row.key for row in measure_scaling(once)] == ["G9", "G9"]
+
+
+def test_gpu_figures_on_the_cpu(settings: BenchSettings) -> None:
+    once = replace(settings, rounds=1)
+    (efficiency,) = measure_efficiency(once)
+    assert isinstance(efficiency, Measurement) and efficiency.value > 0
+    assert {row.key for row in measure_cuda_pipeline(once)} == {"", "G10"}
+
+
+def test_other_software(settings: BenchSettings) -> None:
+    pytest.importorskip("segment_anything")
+    rows = compare_with_sam(settings)
+    assert [row.key for row in rows] == ["G6", "G7", "G7"]
+    for row in rows:
+        assert isinstance(row, Comparison) and row.is_valid, row
+
+
+@pytest.mark.slow
+def test_host_memory(settings: BenchSettings) -> None:
+    for row in measure_host_memory(settings):
+        assert isinstance(row, Measurement) and row.is_valid and row.value >= 1

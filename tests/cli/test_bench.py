@@ -49,7 +49,7 @@ def test_no_figure_without_proof(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "C88"), "C88 is no part of the suite quick on cpu; there is C8, C9"),
+        (("--only", "C88"), "C88 is no key of a row; there is C1, C2, C3, C4"),
         (("--suite", "fast"), "'fast' is not one of 'quick', 'full'."),
         (("--threads", "0"), "'0' is not in the range 1.."),
     ],
