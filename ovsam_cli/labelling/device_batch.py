@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ovsam_cli.labelling.crops import Crop
+from ovsam_cli.labelling.device_masks import is_large
 from ovsam_cli.labelling.model_prompts import to_model_prompts
 from ovsam_cli.labelling.planner import ImageBatch
 from ovsam_cli.labelling.prompt_chunks import fill_up, group_by_layout, without_filler
@@ -77,6 +78,7 @@ class ChunkOutput:
         decoded: one mask each, padded model frame.
         class_logits: (B, K + 1) float32.
         ready: None where the logits are there already.
+        device_mask_logits: those of `decoded` on the device, where masks are encoded there.
     """
 
     views: tuple[View, ...]
@@ -85,6 +87,7 @@ class ChunkOutput:
     decoded: DecodedMasks
     class_logits: Tensor
     ready: torch.cuda.Event | None
+    device_mask_logits: Tensor | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -159,18 +162,19 @@ def _label_rows(
     class_logits = classify(labeller, encoded.features, decoded.mask_logits, model_prompts)
     real = slice(0, len(chosen))
     return send_home(
-        encoded.views, chosen, order[rows], decoded.take(real), class_logits[: len(chosen)]
+        labeller, encoded.views, chosen, order[rows], decoded.take(real), class_logits[real]
     )
 
 
 def send_home(
+    labeller: Labeller,
     views: tuple[View, ...],
     prompts: Prompts,
     order: IntArray,
     decoded: DecodedMasks,
     class_logits: Tensor,
 ) -> ChunkOutput:
-    """Copy logits to host memory without waiting for them."""
+    """Copy logits to host memory without waiting for them; some stay on the device as well."""
     ious = decoded.iou_predictions
     home = DecodedMasks(_to_host(decoded.mask_logits), None if ious is None else _to_host(ious))
     home_logits = _to_host(class_logits)
@@ -178,7 +182,9 @@ def send_home(
     if class_logits.is_cuda:
         ready = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(class_logits.device))
-    return ChunkOutput(views, prompts, order, home, home_logits, ready)
+    stay = labeller.encodes_on_device and any(is_large(view.geometry) for view in views)
+    kept = decoded.mask_logits if stay else None
+    return ChunkOutput(views, prompts, order, home, home_logits, ready, kept)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from ovsam_cli import masks
 from ovsam_cli.errors import ImageError
 from ovsam_cli.labelling.crops import (
     Crop,
@@ -17,9 +19,11 @@ from ovsam_cli.labelling.crops import (
     uncrop_detections,
 )
 from ovsam_cli.labelling.device_batch import ChunkOutput, View
+from ovsam_cli.labelling.device_masks import encode_beside, is_large
 from ovsam_cli.labelling.planner import PreparedImage
-from ovsam_cli.labelling.postprocess import postprocess
+from ovsam_cli.labelling.postprocess import EncodeRows, postprocess
 from ovsam_cli.labelling.stages import Labeller
+from ovsam_cli.labelling.work_sizes import attempt
 from ovsam_cli.structures import Detections, ImageResult, IntArray
 
 
@@ -63,6 +67,7 @@ def _finish_rows(
             view.geometry,
             labeller.vocabulary,
             labeller.postprocess_options,
+            _choose_encoder(output, view, rows),
         )
     except ImageError as error:
         return FinishedPart(view.image, view.crop, rows, error)
@@ -70,6 +75,19 @@ def _finish_rows(
         no_memory = ImageError("not enough memory for its masks", reason="out_of_memory")
         return FinishedPart(view.image, view.crop, rows, no_memory)
     return FinishedPart(view.image, view.crop, output.order[rows][done.rows], done.detections)
+
+
+def _choose_encoder(output: ChunkOutput, view: View, rows: IntArray) -> EncodeRows | None:
+    """What encodes masks on the device, if they are encoded there; it takes some of `rows`."""
+    mask_logits = output.device_mask_logits
+    if mask_logits is None or not is_large(view.geometry):
+        return None
+
+    def encode(kept: IntArray) -> masks.EncodedMasks | None:
+        # The network needs the device more: where memory ran out, the host does it.
+        return attempt(partial(encode_beside, mask_logits, rows[kept], view.geometry))
+
+    return encode
 
 
 def join_image(

@@ -173,4 +173,5 @@ def _name_rows(
     model_prompts = points.to_model(fill_up(chosen, num_rows))
     class_logits = classify(points.labeller, points.encoded.features, filled, model_prompts)
     order = np.arange(rows.start, rows.stop)
-    return send_home(points.encoded.views, chosen, order, real, class_logits[: len(chosen)])
+    named = class_logits[: len(chosen)]
+    return send_home(points.labeller, points.encoded.views, chosen, order, real, named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ from ovsam_cli.structures import BoolArray, Detections, FloatArray, ImageGeometr
 from ovsam_cli.vocabulary import Vocabulary
 
 DropReason = Literal["empty_mask", "low_predicted_iou", "low_stability", "low_score", "small_area"]
+# Encodes the masks at (n,) rows of a prompt's logits; None where it cannot.
+EncodeRows = Callable[[IntArray], masks.EncodedMasks | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def postprocess(
     geometry: ImageGeometry,
     vocabulary: Vocabulary,
     options: PostprocessOptions,
+    encode_rows: EncodeRows | None = None,
 ) -> Postprocessed:
     """Turn the model's output for prompts of one image into its objects, in prompt order.
 
@@ -96,6 +99,7 @@ def postprocess(
         decoded: B prompts with M = 1 mask each, any device.
         class_logits: (B, K + 1) float, last column background, any device.
         prompts, geometry: of this image; `vocabulary` has the K categories.
+        encode_rows: where the masks are not encoded from the logits given, what does.
 
     Raises:
         ImageError: a logit is NaN or infinite, so nothing can be said of this image.
@@ -107,7 +111,10 @@ def postprocess(
     stability_scores = masks.compute_stability_scores(inside, offset=options.stability_offset)
     dropped: Counter[DropReason] = Counter()  # filled by the two filters
     rows = _filter_logits(inside, iou_predictions, stability_scores, names, options, dropped)
-    rows, encoded = _cut_masks(low_masks, rows, geometry, options, dropped)
+    encoded = None if encode_rows is None else encode_rows(rows)
+    if encoded is None:
+        encoded = masks.encode_mask_logits(low_masks[rows], geometry, compiled=options.is_compiled)
+    rows, encoded = _drop_small(encoded, rows, options, dropped)
     detections = Detections(
         prompt_ids=prompts.take(rows).prompt_ids,
         segmentations=encoded.segmentations,
@@ -228,15 +235,13 @@ def _choose_categories(
     return category_ids
 
 
-def _cut_masks(
-    low_masks: FloatArray,
+def _drop_small(
+    encoded: masks.EncodedMasks,
     rows: IntArray,
-    geometry: ImageGeometry,
     options: PostprocessOptions,
     dropped: Counter[DropReason],
 ) -> tuple[IntArray, masks.EncodedMasks]:
-    """The `rows` of (B, h, w) logits whose masks are large enough, and those masks."""
-    encoded = masks.encode_mask_logits(low_masks[rows], geometry, compiled=options.is_compiled)
+    """The `rows` whose masks, without small regions, are large enough, and those masks."""
     segmentations, areas, boxes_xyxy = encoded.segmentations, encoded.areas, encoded.boxes_xyxy
     if options.min_region > 0:
         segmentations = tuple(

@@ -70,6 +70,11 @@ class Labeller:
         return self.options.stability_cut(self.model.config.grid_min_stability)
 
     @property
+    def encodes_on_device(self) -> bool:
+        """Whether masks of large images are encoded on the device."""
+        return self.device.type == "cuda" and not self.compiles_masks
+
+    @property
     def postprocess_options(self) -> PostprocessOptions:
         """What is kept of the network's output."""
         return PostprocessOptions(
