@@ -14,7 +14,7 @@ import torch
 
 from ovsam_cli.benchmarking.comparison import Parity
 from ovsam_cli.benchmarking.labelling_rows import Work, label_anew, open_contenders, plan_work
-from ovsam_cli.benchmarking.measurement import Measurement, Row
+from ovsam_cli.benchmarking.measurement import Measurement, Row, Skipped
 from ovsam_cli.benchmarking.ready_model import VOCABULARY, ModelFiles, find_config, write_model
 from ovsam_cli.benchmarking.samples import write_box_prompts, write_photos
 from ovsam_cli.benchmarking.settings import BenchSettings
@@ -113,6 +113,8 @@ def measure_cuda_memory(settings: BenchSettings) -> list[Row]:
     contenders.ours.labeller.model.to("cpu")
     contenders.plain.model.to(settings.device)
     plain_peak = _measure_peak(settings, lambda: plain.label(plan, target))
+    if settings.device.type != "cuda":
+        return [Skipped("G11", "GPU memory", "only CUDA counts the memory of tensors")]
     note = f"{peaks[0]:.0f} MiB with {few}, {peaks[1]:.0f} with {many}, plain {plain_peak:.0f}; "
     note += "weights included"
     return [

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -104,7 +103,7 @@ def compare_generators(settings: BenchSettings, contenders: Contenders, sam: Sam
         baseline,
         ours,
         (Parity("points decoded, difference", difference, 0),),
-        target=80.0 if is_cuda and settings.sizes != MINIMAL else None,
+        target=80.0 if settings.has_targets else None,
         note="another model: only the number of points can be compared. Random weights pass none "
         "of the generator's default thresholds, so its later stages cost nothing here, while "
         f"ours names every distinct mask (preset {settings.preset})",
@@ -138,7 +137,7 @@ def compare_crops(settings: BenchSettings, contenders: Contenders, sam: Sam) -> 
                 baseline,
                 ours,
                 (Parity("boxes answered, difference", found - sizes.boxes * count, 0),),
-                target=target if is_cuda and settings.sizes != MINIMAL else None,
+                target=target if settings.has_targets else None,
                 note="other models: only the number of answers can be compared; random weights",
             )
         )
@@ -188,7 +187,7 @@ class CropRunner:
         masks, _, _ = predictor.predict_torch(None, None, boxes=framed, multimask_output=False)
         trunk = cast(ClipTrunk, self.plain.model.backbone)
         side = self.plain.model.config.trunk_image_size
-        pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(boxes.device)
+        pixels = torch.from_numpy(rgb.copy()).to(boxes.device)
         pixels = pixels.permute(2, 0, 1).float()
         crops = []
         for x0, y0, x1, y1 in boxes.round().int().tolist():

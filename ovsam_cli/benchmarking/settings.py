@@ -92,6 +92,11 @@ class BenchSettings:
         """Core seconds on a CPU, which other processes may share; wall seconds on a GPU."""
         return "cuda" if self.device.type == "cuda" else "core"
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether the targets of the GPU rows are meant: on a GPU with the published sizes."""
+        return self.clock == "cuda" and self.preset == "rn50x16" and self.sizes != MINIMAL
+
     def new_folder(self, name: str) -> Path:
         """A folder of this name that is not there yet."""
         number = 0

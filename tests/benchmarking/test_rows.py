@@ -150,6 +150,7 @@ def test_gpu_figures_on_the_cpu(settings: BenchSettings) -> None:
     assert {row.key for row in measure_cuda_pipeline(once)} == {"", "G10"}
 
 
+@pytest.mark.slow
 def test_other_software(settings: BenchSettings) -> None:
     pytest.importorskip("segment_anything")
     rows = compare_with_sam(settings)
