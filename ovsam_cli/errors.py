@@ -6,6 +6,7 @@ OvsamError
 ├── CheckpointError       weights missing, corrupt or unreachable (exit 4)
 ├── DeviceError           the device or its memory (exit 1)
 ├── OutputError           the output folder: not writable, full, locked (exit 1)
+├── TooManyFailuresError  more images failed than the user allows (exit 1)
 └── ImageError            one image; recorded in errors.jsonl, the run goes on (exit 3 at the end)
 
 Every message says what was wrong, where (file, index), what was expected and what to do.
@@ -35,6 +36,10 @@ class DeviceError(OvsamError):
 
 class OutputError(OvsamError):
     """The output folder cannot be written, is full, or belongs to something else."""
+
+
+class TooManyFailuresError(OvsamError):
+    """More images of a run failed than its `--max-failures` allows."""
 
 
 class ImageError(OvsamError):

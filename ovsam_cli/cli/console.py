@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from types import FrameType
+from typing import TextIO
 
 import typer
 
-from ovsam_cli.errors import CheckpointError, InputError, OvsamError
+from ovsam_cli.cli.stopping import StopSignals, interrupted_code, write_stderr
+from ovsam_cli.errors import CheckpointError, InputError, OutputError, OvsamError
 
 
 class ExitCode(IntEnum):
@@ -29,18 +31,11 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODE_HELP = (
-    "Exit codes: 0 finished; 1 stopped (disk, lock, device); 2 invalid input; "
-    "3 finished, some images failed (see errors.jsonl); 4 weights missing, corrupt or "
-    "unreachable; 5 finished without a single annotation; 130, 143, 129 interrupted."
+    "Exit codes: 0 finished; 1 stopped (disk, lock, device, --max-failures), or images failed "
+    "under --strict; 2 invalid input; 3 finished, some images failed (see errors.jsonl); "
+    "4 weights missing, corrupt or unreachable; 5 finished without a single annotation; "
+    "130, 143, 129 interrupted (INT, TERM, HUP), run again to go on."
 )
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, turned into the same orderly stop as Ctrl-C."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"signal {signal_number}")
-        self.signal_number = signal_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ class Console:
     def say(self, text: str) -> None:
         """A message for a person, on stderr."""
         if not self.quiet and not self.as_json:
-            typer.echo(text, err=True)
+            _write(text, err=True)
 
     def detail(self, text: str) -> None:
         """A message for a person who asked for more (`-v`)."""
@@ -62,23 +57,64 @@ class Console:
             self.say(text)
 
     def result(self, text: str) -> None:
-        """The command's own answer, on stdout."""
+        """The command's own answer, on stdout.
+
+        Raises:
+            OutputError: stdout cannot be written.
+        """
         if not self.as_json:
-            typer.echo(text)
+            _write(text)
 
     def event(self, name: str, fields: dict[str, object]) -> None:
-        """One JSON line on stdout, when asked for by `--json`."""
+        """One JSON line on stdout, when asked for by `--json`.
+
+        Raises:
+            OutputError: stdout cannot be written.
+        """
         if self.as_json:
             line = {"ts": round(time.time(), 3), "level": "info", "event": name, **fields}
-            typer.echo(json.dumps(line, allow_nan=False))
+            _write(json.dumps(line, allow_nan=False))
 
     def error(self, text: str) -> None:
         """One line on stderr: what was wrong and what to do."""
         if self.as_json:
             line = {"ts": round(time.time(), 3), "level": "error", "event": "error", "text": text}
-            typer.echo(json.dumps(line))
-        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(" ".join(text.splitlines()), err=True)
+            with suppress(OutputError):  # stderr says it too
+                _write(json.dumps(line))
+        _write(typer.style("error: ", fg="red", bold=True), err=True, nl=False)
+        _write(" ".join(text.splitlines()), err=True)
+
+
+def _write(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Write to stdout or stderr; where nobody reads any more, nobody needs to hear."""
+    try:
+        try:
+            typer.echo(text, err=err, nl=nl)
+        except UnicodeEncodeError:  # a file name that is not UTF-8 goes out as its own bytes
+            typer.echo(os.fsencode(text), err=err, nl=nl)
+    except BrokenPipeError:
+        _drop(sys.stderr if err else sys.stdout)
+    except OSError as error:
+        if not err:
+            _drop(sys.stdout)
+            raise OutputError(f"stdout cannot be written: {error.strerror or error}") from error
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is still to come on a stream go nowhere, the interpreter's last flush included."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor has no reader to lose
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def open_standard_streams() -> None:
+    """Where a program was started with closed streams, keep its files from taking their places."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free place, which is this one
 
 
 def exit_code_of(error: OvsamError) -> ExitCode:
@@ -91,32 +127,40 @@ def exit_code_of(error: OvsamError) -> ExitCode:
 
 
 @contextmanager
-def one_line_errors(console: Console, *, how_to_resume: str = "") -> Iterator[None]:
-    """Turn errors a user can mend into one line and an exit code; never a traceback."""
-    previous = {number: signal.signal(number, _interrupt) for number in _signals()}
-    try:
-        yield
-    except OvsamError as error:
-        console.error(str(error))
-        raise typer.Exit(exit_code_of(error)) from None
-    except BrokenPipeError:
-        # The reader of stdout has gone; silence the interpreter's own flush at exit.
-        sys.stdout = None
-        raise typer.Exit(ExitCode.STOPPED) from None
-    except KeyboardInterrupt as stop:
-        number = stop.signal_number if isinstance(stop, Interrupted) else signal.SIGINT
-        console.say(f"stopped by signal {int(number)}. {how_to_resume}".rstrip())
-        console.event("interrupted", {"signal": int(number)})
-        raise typer.Exit(128 + int(number)) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def one_line_errors(
+    console: Console, *, how_to_resume: str = "", seconds_to_stop: float | None = None
+) -> Iterator[StopSignals]:
+    """Turn errors a user can mend into one line and an exit code; never a traceback.
+
+    Args:
+        console: where to say it.
+        how_to_resume: what to say after a signal.
+        seconds_to_stop: how long an orderly stop may take after a signal; None is unlimited.
+
+    Yields:
+        The signals, for work that can end in good order by itself.
+    """
+
+    def say_late(number: int) -> None:
+        if not console.quiet and not console.as_json:
+            text = f"{_describe_stop(number)} before all work in hand was done. {how_to_resume}"
+            write_stderr(f"{text}\n".encode())
+
+    with StopSignals(seconds_to_stop, say_late) as signals:
+        try:
+            yield signals
+        except OvsamError as error:
+            console.error(str(error))
+            raise typer.Exit(exit_code_of(error)) from None
+        except BrokenPipeError:
+            _drop(sys.stdout)
+            raise typer.Exit(ExitCode.STOPPED) from None
+        except KeyboardInterrupt:
+            number = signals.number or signal.SIGINT
+            console.say(f"{_describe_stop(number)}. {how_to_resume}".rstrip())
+            console.event("interrupted", {"signal": int(number)})
+            raise typer.Exit(interrupted_code(number)) from None
 
 
-def _signals() -> list[signal.Signals]:
-    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
+def _describe_stop(number: int) -> str:
+    return f"stopped by signal {int(number)}"

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
-from ovsam_cli.cli.progress import image_progress
+from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
     from ovsam_cli.labelling.run_files import RunSummary
 
 MODEL, NAMES, FILES = "Model and speed", "Masks and names", "Output files"
-
+# Schedulers follow their signal by SIGKILL after a while; a terminal's user wants it sooner.
+SECONDS_TO_STOP = 4.0
+STOPPING = "\nfinishing the images in hand; once more stops at once\n"
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 CompileMode = Literal["auto", "never", "always"]
@@ -142,6 +144,16 @@ def label(
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget what this folder's run has done.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Take images again that failed before.")
+    ] = False,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(min=0, help="Stop (exit 1) once more images failed; default: never."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1, not 3, when images failed.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Use a folder that holds other files.")
     ] = False,
@@ -154,7 +166,11 @@ def label(
 ) -> None:
     """Segment and name every prompted object; run again to go on where a run stopped."""
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
-    with one_line_errors(console, how_to_resume="Run the same command again to go on."):
+    with one_line_errors(
+        console,
+        how_to_resume="Run the same command again to go on.",
+        seconds_to_stop=SECONDS_TO_STOP,
+    ) as signals:
         from ovsam_cli.labelling.options import (
             GridOptions,
             LabelOptions,
@@ -191,29 +207,50 @@ def label(
             base_names=base_names,
             restart=restart,
             overwrite=overwrite,
+            retry_failed=retry_failed,
+            max_failures=max_failures,
             options=options,
         )
-        raise typer.Exit(_run(console, request, dry_run=dry_run))
+        if dry_run:
+            raise typer.Exit(_show_plan(console, request))
+        raise typer.Exit(_exit_code(_run(console, signals, request), strict=strict))
 
 
-def _run(console: Console, request: LabelRequest, *, dry_run: bool) -> int:
+def _show_plan(console: Console, request: LabelRequest) -> int:
     from ovsam_cli.labelling.plan import plan_run
 
     plan = plan_run(request)
     for notice in plan.notices:
         console.say(notice)
-    if dry_run:
-        console.result(plan.describe())
-        return ExitCode.FINISHED
+    console.result(plan.describe())
+    return ExitCode.FINISHED
+
+
+def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSummary:
+    from ovsam_cli.labelling.plan import plan_run
+
+    plan = plan_run(request)
+    for notice in plan.notices:
+        console.say(notice)
     from ovsam_cli.cli.memory import keep_freed_memory
+    from ovsam_cli.cli.progress import image_progress
     from ovsam_cli.labelling.run import finish_run, open_run  # torch loads here, after the checks
 
     keep_freed_memory()
     with open_run(plan, on_message=console.say) as run:
-        with image_progress(console, len(plan.records), run.num_finished) as on_image_done:
-            summary = finish_run(run, on_image_done=on_image_done, on_message=console.say)
+        notice = "" if console.quiet or console.as_json else STOPPING
+        with (
+            image_progress(console, len(plan.records), run.num_finished) as on_image_done,
+            signals.noted(notice),
+        ):
+            summary = finish_run(
+                run,
+                on_image_done=on_image_done,
+                on_message=console.say,
+                should_stop=signals.is_wanted,
+            )
     _print_summary(console, summary)
-    return _exit_code(summary)
+    return summary
 
 
 def _print_summary(console: Console, summary: RunSummary) -> None:
@@ -242,7 +279,9 @@ def _print_summary(console: Console, summary: RunSummary) -> None:
     )
 
 
-def _exit_code(summary: RunSummary) -> int:
+def _exit_code(summary: RunSummary, *, strict: bool) -> int:
+    if strict and summary.num_failed:
+        return ExitCode.STOPPED
     if summary.coco.num_annotations == 0:
         return ExitCode.NOTHING_WRITTEN
     return ExitCode.SOME_FAILED if summary.num_failed else ExitCode.FINISHED

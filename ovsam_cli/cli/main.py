@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ovsam_cli import __version__
-from ovsam_cli.cli.console import EXIT_CODE_HELP
+from ovsam_cli.cli.console import EXIT_CODE_HELP, open_standard_streams
 from ovsam_cli.cli.lazy import HELP_OPTIONS, LazyGroup, add_names
 
 HELP = "Label images with Open-Vocabulary SAM: a mask and a name for every prompted object."
@@ -48,6 +48,7 @@ def build_app() -> typer.Typer:
 
 def run() -> None:
     """Run the command line."""
+    open_standard_streams()
     # Pillow warns of large images, which are read all the same; a terminal is no place for it.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     build_app()()

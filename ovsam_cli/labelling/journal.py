@@ -108,6 +108,11 @@ class Journal:
         """File names of the images that have a row, failed ones included."""
         return self.index.file_names()
 
+    @property
+    def failed(self) -> frozenset[str]:
+        """File names of the images whose row says that they failed."""
+        return self.index.file_names("failed")
+
     def append(self, result: ImageResult) -> None:
         """Add the row of an image.
 
@@ -150,6 +155,11 @@ class Journal:
     def iter_results(self, records: Sequence[ImageRecord] | None = None) -> Iterator[ImageResult]:
         """Finished images; see `RowIndex.iter_results`."""
         return self.index.iter_results(records)
+
+    def iter_failed(self, records: Sequence[ImageRecord]) -> Iterator[ImageResult]:
+        """Results of those of the given images that failed, in their order."""
+        failed = self.failed
+        return self.index.iter_results([r for r in records if r.file_name in failed])
 
     def close(self) -> None:
         """Sync and close; a second call does nothing.

@@ -101,6 +101,9 @@ class LabelRequest:
         base_names: vocabulary of names seen in training; None takes the weights' own.
         restart: forget what this folder's run has done.
         overwrite: use a folder that holds other files.
+        retry_failed: take the images again that failed in an earlier start.
+        max_failures: stop once more images failed than this, earlier starts included; None never
+            stops.
         options: how images are labelled.
     """
 
@@ -114,6 +117,8 @@ class LabelRequest:
     base_names: str | None = None
     restart: bool = False
     overwrite: bool = False
+    retry_failed: bool = False
+    max_failures: int | None = None
     options: LabelOptions = LabelOptions()
 
 

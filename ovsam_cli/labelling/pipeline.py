@@ -61,6 +61,7 @@ def label_batches(
     finish: Callable[[PreparedImage, ImageResult], None],
     write: Callable[[ImageResult], None],
     on_message: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Label planned batches of images.
 
@@ -71,6 +72,8 @@ def label_batches(
         finish: called with each image and its result in a finishing thread, before `write`.
         write: called with each result, in one thread, batch by batch.
         on_message: called once if memory runs out.
+        should_stop: asked before each batch; once it says so no further one is begun, and those
+            in flight are finished and written.
 
     Raises:
         The first error of any stage; results before it are written.
@@ -84,6 +87,8 @@ def label_batches(
         HandOver(write, num_threads=num_finishers) as hand_over,
     ):
         for batch in read:
+            if should_stop():
+                break
             uploaded = slots.upload([image.input_rgb for image in batch.images], batch.slots)
             if batch.failed:
                 hand_over.promise(partial(tuple, batch.failed))

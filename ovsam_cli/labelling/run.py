@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from ovsam_cli.labelling.failure_limit import FailureLimit
 from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.labeller import build_labeller
 from ovsam_cli.labelling.options import LabelRequest
@@ -24,6 +25,7 @@ from ovsam_cli.labelling.run_files import (
     PreviewWriter,
     RunSummary,
     build_fingerprint,
+    write_failures,
     write_run_files,
 )
 from ovsam_cli.labelling.run_folder import prepare_output
@@ -44,7 +46,7 @@ class Run:
         loaded: the model with its hashes and licence.
         labeller: the model ready to label with this vocabulary.
         journal: what is finished.
-        num_finished: images that an earlier start of the same run finished.
+        num_finished: images that need no work, for an earlier start of the same run finished them.
     """
 
     plan: RunPlan
@@ -71,6 +73,7 @@ def label_images(
         InputError: something in the request cannot be used.
         CheckpointError: the weights are missing or broken.
         OutputError: the output folder cannot be written or is in use.
+        TooManyFailuresError: more images failed than the request allows.
     """
     plan = plan_run(request)
     for notice in plan.notices:
@@ -93,26 +96,47 @@ def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
         loaded, labeller = build_labeller(plan, on_message=on_message)
         fingerprint = build_fingerprint(plan, loaded, labeller)
         with Journal.open(request.out, fingerprint, restart=request.restart, lock=lock) as journal:
-            names = {record.file_name for record in plan.records}
-            yield Run(plan, loaded, labeller, journal, len(journal.finished & names))
+            yield Run(plan, loaded, labeller, journal, len(find_finished(plan, journal)))
+
+
+def find_finished(plan: RunPlan, journal: Journal) -> frozenset[str]:
+    """File names of a plan's images that need no work."""
+    done = journal.finished
+    if plan.request.retry_failed:
+        done -= journal.failed
+    return done & {record.file_name for record in plan.records}
 
 
 def finish_run(
-    run: Run, *, on_image_done: OnImageDone, on_message: OnMessage = lambda text: None
+    run: Run,
+    *,
+    on_image_done: OnImageDone,
+    on_message: OnMessage = lambda text: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Label the images that are left, then write the result files.
 
-    The two functions are those of `label_images`.
+    Args:
+        run: from `open_run`.
+        on_image_done, on_message: as in `label_images`.
+        should_stop: asked before each batch is begun.
+
+    Raises:
+        KeyboardInterrupt: `should_stop` said so; what was begun is finished and on disk.
+        OutputError: a file cannot be written.
+        TooManyFailuresError: more images failed than the request allows; `errors.jsonl` has them.
     """
     started = time.monotonic()
-    finished, labeller = run.journal.finished, run.labeller
+    finished, labeller = find_finished(run.plan, run.journal), run.labeller
     left = {record.file_name for record in run.plan.records} - finished
     previews = PreviewWriter(run.plan, labeller)
+    limit = FailureLimit(run.plan.request.max_failures, run.journal.failed & finished)
 
     def write(result: ImageResult) -> None:
         # The missing images of a batch were computed together with those that were there.
         if result.record.file_name in left:
             run.journal.append(result)
+            limit.count(result)
             on_image_done(result)
 
     def draw(image: PreparedImage, result: ImageResult) -> None:
@@ -126,8 +150,14 @@ def finish_run(
         finish=draw,
         write=write,
         on_message=on_message,
+        should_stop=lambda: should_stop() or limit.is_exceeded,
     )
     run.journal.flush()
+    if limit.is_exceeded:
+        write_failures(run.plan, run.journal.iter_failed(run.plan.records))
+        raise limit.to_error(run.plan.request.out)
+    if should_stop():
+        raise KeyboardInterrupt
     return write_run_files(
         run.plan,
         run.loaded,

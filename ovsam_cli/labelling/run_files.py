@@ -176,6 +176,17 @@ def write_run_files(
     return summary
 
 
+def write_failures(plan: RunPlan, failed: Iterable[ImageResult]) -> None:
+    """Write errors.jsonl of a run that ends before its end: failed images only.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with write_whole_file(plan.request.out / ERRORS_FILE) as errors:
+        for result in failed:
+            errors.writelines(json.dumps(row).encode() + b"\n" for row in _error_rows(result))
+
+
 def _error_rows(result: ImageResult) -> list[dict[str, JsonValue]]:
     name = result.record.file_name
     if result.status == "failed":

@@ -1,0 +1,56 @@
+"""A labelling job for processes to do, and what to look at in its output folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from starting import Ended, Process, Starter
+
+NUM_IMAGES = 24
+# Slows the network down to what a stop in its middle can be aimed at.
+SLOWED = """
+import time
+from ovsam_cli.model.ovsam import OVSAM
+encode = OVSAM.encode_images
+def slowly(self, pixels, input_hw):
+    time.sleep({seconds})
+    return encode(self, pixels, input_hw)
+OVSAM.encode_images = slowly
+"""
+
+
+def slowed(seconds: float) -> str:
+    """Setup of a process whose image tower takes that much longer a batch."""
+    return SLOWED.format(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A labelling job, and processes for it."""
+
+    starter: Starter
+    folder: Path
+    checkpoint: Path
+
+    @property
+    def photos(self) -> Path:
+        return self.folder / "photos"
+
+    def args(self, out: Path, *more: str | Path) -> list[str | Path]:
+        return [
+            *("label", self.photos, "--prompts", self.folder / "prompts.json"),
+            *("--vocab", "cat, dog, zebra", "--model", self.checkpoint, "--devices", "cpu"),
+            *("--out", out, *more),
+        ]
+
+    def start(self, out: Path, *more: str | Path, setup: str = "") -> Process:
+        return self.starter.start(self.args(out, *more), setup=setup)
+
+    def run(self, out: Path, *more: str | Path, setup: str = "", timeout: float = 60.0) -> Ended:
+        return self.start(out, *more, setup=setup).wait(timeout)
+
+
+def count_rows(out: Path) -> int:
+    """Whole lines in a run's journal."""
+    return sum(part.read_bytes().count(b"\n") for part in out.glob(".ovsam/part-*.jsonl"))
