@@ -73,7 +73,7 @@ def _compile_if_long(plan: RunPlan, labeller: Labeller, on_message: Callable[[st
         plan.request.options.compile,
         labeller.device,
         labeller.model.config.trunk,
-        num_images=len(plan.records),
+        num_images=plan.num_views,
         num_prompts=plan.num_prompts,
     ):
         sizes = labeller.work_sizes()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovsam_cli.masks import decode_mask
-from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptLayout
 from ovsam_cli.structures import ImageGeometry, Prompts, Rle
 
 # A binary mask becomes logits of this size: sure, as the logits of a first pass would be.
@@ -35,15 +35,25 @@ def to_model_prompts(
     boxes_xyxy = np.nan_to_num(prompts.boxes_xyxy) * np.tile(scale, (1, 2))
     point_coords = prompts.point_coords * scale[:, None]
     has_mask = [mask is not None for mask in prompts.masks]
+    # Without waiting: what is not pinned is copied away from here before `to` returns.
     return ModelPrompts(
-        image_index=torch.from_numpy(prompts.image_index).to(device),
-        point_coords=torch.from_numpy(point_coords.astype(np.float32)).to(device),
-        point_labels=torch.from_numpy(prompts.point_labels).to(device),
-        model_boxes_xyxy=torch.from_numpy(boxes_xyxy.astype(np.float32)).to(device),
-        has_box=torch.from_numpy(prompts.has_box).to(device),
-        prompt_mask_logits=_mask_logits(prompts, geometries).to(device) if any(has_mask) else None,
-        has_mask=torch.tensor(has_mask, device=device) if any(has_mask) else None,
-    )
+        image_index=torch.from_numpy(prompts.image_index),
+        point_coords=torch.from_numpy(point_coords.astype(np.float32)),
+        point_labels=torch.from_numpy(prompts.point_labels),
+        model_boxes_xyxy=torch.from_numpy(boxes_xyxy.astype(np.float32)),
+        has_box=torch.from_numpy(prompts.has_box),
+        prompt_mask_logits=_mask_logits(prompts, geometries) if any(has_mask) else None,
+        has_mask=torch.tensor(has_mask) if any(has_mask) else None,
+        layout=_find_layout(prompts),
+    ).to(device)
+
+
+def _find_layout(prompts: Prompts) -> PromptLayout:
+    if (prompts.point_labels < 0).any():
+        return "mixed"
+    if prompts.has_box.all():
+        return "boxed"
+    return "mixed" if prompts.has_box.any() else "unboxed"
 
 
 def _mask_logits(prompts: Prompts, geometries: Sequence[ImageGeometry]) -> Tensor:

@@ -40,12 +40,25 @@ class RunPlan:
     unmatched: tuple[str, ...]
 
     @property
+    def num_views(self) -> int:
+        """About how many images are encoded: crops of the grid count, of small images too."""
+        grid = self.request.options.grid
+        if self.prompts is not None or grid is None:
+            return len(self.records)
+        return len(self.records) * sum((1 << layer) ** 2 for layer in range(grid.crop_layers + 1))
+
+    @property
     def num_prompts(self) -> int:
-        """Prompts of the whole run; in grid mode the points."""
+        """Prompts of the whole run; in grid mode the points, those of crops as well."""
         if self.prompts is not None:
             return self.prompts.num_prompts
         grid = self.request.options.grid
-        return 0 if grid is None else len(self.records) * grid.points_per_side**2
+        if grid is None:
+            return 0
+        # Layer l has 2^l crops a side, each with 2^l times fewer points a side.
+        crops = [1 << layer for layer in range(grid.crop_layers + 1)]
+        sides = [a_side * max(1, grid.points_per_side // a_side) for a_side in crops]
+        return len(self.records) * sum(side**2 for side in sides)
 
     @property
     def num_masks(self) -> int:

@@ -109,14 +109,17 @@ class RegionHead(nn.Sequential):
     def pool_regions(
         self, fpn_features: Sequence[Tensor], boxes_xyxy: Tensor, image_index: Tensor
     ) -> Tensor:
-        """(B, D, roi_size, roi_size) regions, each from the level that suits its size."""
+        """(B, D, roi_size, roi_size) regions, each from the level that suits its size.
+
+        On the other levels its box is empty, which pools to zero and costs nothing: picking a
+        level's boxes would wait for the device to count them.
+        """
         levels = assign_levels(boxes_xyxy, len(fpn_features), self.finest_scale)
         size = self.roi_size
         regions = fpn_features[0].new_zeros(len(boxes_xyxy), fpn_features[0].shape[1], size, size)
         for level, (maps, stride) in enumerate(zip(fpn_features, self.strides, strict=True)):
-            rows = (levels == level).nonzero().flatten()
-            pooled = roi_align(maps, boxes_xyxy[rows], image_index[rows], 1 / stride, size)
-            regions = regions.index_copy(0, rows, pooled)
+            own = torch.where((levels == level)[:, None], boxes_xyxy, 0.0)
+            regions = regions + roi_align(maps, own, image_index, 1 / stride, size)
         return regions
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ovsam_cli.model.layers import LayerNorm2d
+
+# What all prompts consist of beside points that are no filler: a box or not; or they differ.
+PromptLayout = Literal["boxed", "unboxed", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class ModelPrompts:
         has_box: (B,) bool.
         prompt_mask_logits: (B, 1, R, R) float with R = model_size / 4, or None.
         has_mask: (B,) bool, or None for all (when there are mask logits).
+        layout: what the tensors say of all prompts, so that nobody must wait for a device to
+            learn it; `mixed` is always right.
     """
 
     image_index: Tensor
@@ -37,6 +43,7 @@ class ModelPrompts:
     has_box: Tensor
     prompt_mask_logits: Tensor | None = None
     has_mask: Tensor | None = None
+    layout: PromptLayout = "mixed"
 
     def take(self, rows: slice | Tensor) -> ModelPrompts:
         """Some of the prompts."""
@@ -56,6 +63,7 @@ class ModelPrompts:
             has_box=change(self.has_box),
             prompt_mask_logits=None if mask_logits is None else change(mask_logits),
             has_mask=None if has_mask is None else change(has_mask),
+            layout=self.layout,
         )
 
     @property
@@ -144,11 +152,14 @@ class PromptEncoder(nn.Module):
         As in SAM, a padding point follows the points of a prompt that has no box. A prompt
         with a mask alone has no tokens.
         """
-        tokens, token_mask = self._embed_tokens(prompts)
+        if prompts.layout == "mixed":
+            tokens, token_mask = self._embed_mixed(prompts)
+        else:
+            tokens, token_mask = self._embed_alike(prompts), None
         return PromptEmbeddings(
             prompts=prompts,
             sparse_prompt_embeddings=tokens,
-            token_mask=None if bool(token_mask.all()) else token_mask,
+            token_mask=token_mask,
             dense_prompt_embeddings=self._embed_masks(prompts),
         )
 
@@ -162,8 +173,20 @@ class PromptEncoder(nn.Module):
         encoding: Tensor = self.pe_layer(torch.stack([grid_x, grid_y], dim=-1))  # (h, w, D)
         return encoding.permute(2, 0, 1)[None].to(self.not_a_point_embed.weight.dtype)
 
-    def _embed_tokens(self, prompts: ModelPrompts) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, D) and which of them are valid (B, T)."""
+    def _embed_alike(self, prompts: ModelPrompts) -> Tensor:
+        """Tokens (B, T, D) of prompts of the same parts, all of them valid."""
+        num_prompts, num_points = prompts.point_labels.shape
+        tokens = [self.not_a_point_embed.weight.new_zeros(num_prompts, 0, self._embed_dim)]
+        if num_points:
+            tokens.append(self._embed_points(prompts.point_coords, prompts.point_labels))
+        if prompts.layout == "boxed":
+            tokens.append(self._embed_corners(prompts.model_boxes_xyxy))
+        elif num_points:
+            tokens.append(self.not_a_point_embed.weight.expand(num_prompts, 1, -1))
+        return torch.cat(tokens, dim=1)
+
+    def _embed_mixed(self, prompts: ModelPrompts) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, T, D) and which of them are valid (B, T), None for all; waits for those."""
         num_prompts, num_points = prompts.point_labels.shape
         has_point = prompts.point_labels >= 0  # (B, N)
         tokens = [self.not_a_point_embed.weight.new_zeros(num_prompts, 0, self._embed_dim)]
@@ -177,7 +200,8 @@ class PromptEncoder(nn.Module):
         if bool(prompts.has_box.any()):
             tokens.append(self._embed_corners(prompts.model_boxes_xyxy))
             valid.append(prompts.has_box[:, None].expand(-1, 2))
-        return torch.cat(tokens, dim=1), torch.cat(valid, dim=1)
+        token_mask = torch.cat(valid, dim=1)
+        return torch.cat(tokens, dim=1), None if bool(token_mask.all()) else token_mask
 
     @property
     def _embed_dim(self) -> int:

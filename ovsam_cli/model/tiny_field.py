@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovsam_cli.model.layers import full_precision, in_full
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.model.tiny_parts import keep_parts_of_points
 from ovsam_cli.model.tiny_prompts import cell_centers, describe_box, describe_places
@@ -78,7 +79,7 @@ class TinyField:
         keys = sample_own_maps(self.keys, places, size)
         said = describe_places(self.prompts, places, size)
         logits = self._weigh(said, PlaceValues(fine, learned, coarse, trunk), keys)
-        return logits + self.weights[3] @ said[:, :2]
+        return logits + weigh_in_full(self.weights[3], said[:, :2])
 
     def draw(self) -> Tensor:
         """(B, M, 8h, 8w) mask logits of every cell of stride 2."""
@@ -99,13 +100,20 @@ class TinyField:
         drawn = [self.fine.new_zeros(0, num_masks, side, side)]
         order = [torch.zeros(0, dtype=torch.int64, device=self.fine.device)]
         for number in range(len(self.fine)):
-            rows = (self.prompts.image_index == number).nonzero()[:, 0]
+            rows = self._find_rows(number)
             values = self._read_image(number)
             for part in torch.split(rows, PROMPTS_AT_ONCE):
                 few = self._take(part)
                 drawn.append(finish(few, few._weigh_cells(values)))
                 order.append(part)
         return torch.cat(drawn)[torch.cat(order).argsort()]
+
+    def _find_rows(self, number: int) -> Tensor:
+        """(n,) int64 the prompts of an image; a device need not be asked for those of the only."""
+        index = self.prompts.image_index
+        if len(self.fine) == 1:
+            return torch.arange(len(index), device=index.device)
+        return (index == number).nonzero()[:, 0]
 
     def choose(self, chosen: Tensor) -> TinyField:
         """The field of one mask a prompt, (B,) int64."""
@@ -148,7 +156,7 @@ class TinyField:
         drawn = _enlarge(logits.view(*logits.shape[:2], side, side), 2 * side)
         # The ellipse at stride 2: a box of 10 pixels is two cells at stride 4.
         places = cell_centers(2 * side, self.model_size, self.keys.device)[None]
-        prior = self.weights[3] @ describe_box(self.prompts, places)[:, :2]
+        prior = weigh_in_full(self.weights[3], describe_box(self.prompts, places)[:, :2])
         return drawn + prior.view_as(drawn)
 
     def _weigh(self, said: Tensor, at: PlaceValues, keys: Tensor) -> Tensor:
@@ -166,7 +174,8 @@ class TinyField:
         hidden = F.relu(keys + skip + map_places(self.read_values, values))
         hidden = F.relu(map_places(self.mix, hidden))  # (B, hidden, N)
         of_hidden, of_features = mixed.tensor_split([hidden_dim], dim=2)
-        return of_hidden @ hidden + of_features @ features + valued @ values + constant
+        logits = weigh_in_full(of_hidden, hidden) + weigh_in_full(of_features, features)
+        return logits + weigh_in_full(valued, values) + in_full(constant)
 
 
 def _finish_best(field: TinyField, logits: Tensor) -> Tensor:
@@ -175,6 +184,12 @@ def _finish_best(field: TinyField, logits: Tensor) -> Tensor:
     own = logits[torch.arange(len(chosen), device=chosen.device), chosen].view(-1, side, side)
     own = keep_parts_of_points(own, field.prompts, field.model_size)
     return field.choose(chosen)._finish(own[:, None].flatten(2))
+
+
+def weigh_in_full(weights: Tensor, values: Tensor) -> Tensor:
+    """(B, M, C) weights of (B, C, N) or (C, N) values: (B, M, N) in float32 or better."""
+    with full_precision(weights.device):
+        return in_full(weights) @ in_full(values)
 
 
 def map_places(layer: nn.Linear, values: Tensor) -> Tensor:

@@ -27,8 +27,14 @@ def keep_parts_of_points(mask_logits: Tensor, prompts: ModelPrompts, model_size:
     Returns:
         (B, h, w) float; cells that are dropped have the sign of their logits changed.
     """
+    num_points = prompts.point_labels.shape[1]
+    if prompts.layout == "boxed" or (prompts.layout == "unboxed" and num_points != 1):
+        return mask_logits
     is_foreground = (prompts.point_labels == 1).any(dim=1) & prompts.is_lone_point
-    rows = is_foreground.nonzero()[:, 0]
+    if prompts.layout == "unboxed":  # all, so that a device need not be asked which
+        rows = torch.arange(len(is_foreground), device=is_foreground.device)
+    else:
+        rows = is_foreground.nonzero()[:, 0]
     if len(rows) == 0:
         return mask_logits
     own, kept = mask_logits[rows], mask_logits.clone()
@@ -41,7 +47,8 @@ def keep_parts_of_points(mask_logits: Tensor, prompts: ModelPrompts, model_size:
     numbers = torch.arange(len(rows), device=own.device)
     start[numbers, y.clamp(max=height - 1), x.clamp(max=width - 1)] = True
     part = find_part(own > 0, start)
-    is_lost = (own > 0) & ~part & part.flatten(1).any(dim=1)[:, None, None]
+    has_part = is_foreground[rows] & part.flatten(1).any(dim=1)
+    is_lost = (own > 0) & ~part & has_part[:, None, None]
     kept[rows] = torch.where(is_lost, -own, own)
     return kept
 

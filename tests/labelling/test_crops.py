@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from result_builders import make_detections
 
 from ovsam_cli import masks
 from ovsam_cli.labelling.crops import Crop, make_crops, merge_crops, uncrop_detections
-from ovsam_cli.structures import Detections
+from ovsam_cli.labelling.options import GridOptions, LabelOptions, LabelRequest
+from ovsam_cli.labelling.plan import RunPlan
+from ovsam_cli.structures import Detections, ImageRecord
+from ovsam_cli.vocabulary import Category, Vocabulary
 
 # pycocotools 2.0 has not followed numpy 2's rule for __array__ yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -105,3 +109,19 @@ def test_crops_without_objects():
     crop = Crop((0, 0, 64, 48), 0, 32)
     assert len(merge_crops([(crop, nothing)])) == 0
     assert len(merge_crops([(crop, nothing), (crop, make_detections(1))])) == 1
+
+
+@pytest.mark.parametrize("crop_layers", [0, 1, 3])
+@pytest.mark.parametrize("points_per_side", [32, 5])
+def test_a_plan_counts_crops_and_their_points(points_per_side, crop_layers):
+    """Whether compiling is worth it depends on them."""
+    grid = GridOptions(points_per_side=points_per_side, crop_layers=crop_layers)
+    request = LabelRequest(
+        images=("a",), vocabulary="pets", out=Path("out"), options=LabelOptions(grid=grid)
+    )
+    vocabulary = Vocabulary("pets", (Category(1, "cat", ("cat",)),))
+    records = tuple(ImageRecord(Path(f"{n}.jpg"), f"{n}.jpg", n) for n in (1, 2))
+    plan = RunPlan(request, records, vocabulary, None, None, ())
+    crops = make_crops((480, 640), points_per_side=points_per_side, crop_layers=crop_layers)
+    assert plan.num_views == 2 * len(crops)
+    assert plan.num_prompts == 2 * sum(crop.points_per_side**2 for crop in crops)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from labeller_builders import make_label_prompts
 
+from ovsam_cli.labelling.model_prompts import to_model_prompts
 from ovsam_cli.labelling.prompt_chunks import (
     choose_chunk,
     fill_up,
     group_by_layout,
     without_filler,
 )
-from ovsam_cli.structures import Prompts
+from ovsam_cli.model.prompt_encoder import PromptLayout
+from ovsam_cli.structures import ImageGeometry, Prompts
 
 HW = (60, 80)
 
@@ -62,3 +65,22 @@ def test_filling_repeats_the_last_prompt() -> None:
     filled = fill_up(prompts, 5)
     assert filled.prompt_ids == ("b0", "p1", "p1", "p1", "p1")
     assert fill_up(prompts, 2) is prompts
+
+
+@pytest.mark.parametrize(
+    ("kinds", "layout"),
+    [("bb", "boxed"), ("nn", "unboxed"), ("mm", "unboxed"), ("aa", "boxed"), ("bm", "mixed")],
+)
+def test_prompts_of_a_group_are_known_to_be_alike(kinds: str, layout: PromptLayout) -> None:
+    """So that the network need not ask a device for it."""
+    geometries = [ImageGeometry(HW, (96, 128), 128)]
+    prompts = without_filler(make_label_prompts(kinds, HW))
+    found = to_model_prompts(prompts, geometries, device=torch.device("cpu"))
+    assert found.layout == found.take(slice(0, 1)).layout == layout
+
+
+def test_prompts_with_filler_are_not_alike() -> None:
+    geometries = [ImageGeometry(HW, (96, 128), 128)]
+    prompts = make_label_prompts("pp", HW)
+    found = to_model_prompts(prompts, geometries, device=torch.device("cpu"))
+    assert found.layout == "mixed"

@@ -14,6 +14,7 @@ from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.inference import fold_batch_norms, prepare_for_inference
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.model.tiny_build import TINY_CONFIG
+from ovsam_cli.model.tiny_field import TinyField
 
 TEXT = torch.nn.functional.normalize(
     torch.randn(5, 1, 8, generator=torch.Generator().manual_seed(3)), dim=-1
@@ -109,6 +110,28 @@ def test_tiny_has_nothing_to_fold() -> None:
     model = build_ovsam(TINY_CONFIG).eval()
     keys = list(model.state_dict())
     assert list(prepare_for_inference(model).state_dict()) == keys
+
+
+@torch.inference_mode()
+def test_results_of_tiny_stay() -> None:
+    """Its figures are those of the form that labels."""
+    torch.manual_seed(0)
+    model = build_ovsam(TINY_CONFIG).eval()
+    prompts = replace(make_prompts("pbab", size=512), prompt_mask_logits=None, has_mask=None)
+    prompts = replace(prompts, image_index=torch.zeros(4, dtype=torch.int64))
+    pixels = torch.randn(1, 3, 512, 512)
+    found = []
+    for form in (model, prepare_for_inference(copy.deepcopy(model))):
+        features = form.encode_images(pixels, ((512, 512),))
+        field = form.mask_decoder.decode_field(
+            features.image_embeddings,
+            form.pe.image_pe(),
+            form.encode_prompts(prompts),
+            features.fine_features,
+        )
+        assert isinstance(field, TinyField)
+        found.append(field.draw())
+    assert float((found[1] - found[0]).abs().max() / found[0].abs().max()) < 1e-5
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ import torch
 from model_builders import make_prompts, take_prompt
 from segment_anything.modeling import PromptEncoder as SamPromptEncoder
 
-from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEncoder
+from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEncoder, PromptLayout
 
 
 @pytest.fixture
@@ -66,6 +66,22 @@ def test_mixed_batch_has_the_tokens_of_each_prompt(
         torch.testing.assert_close(
             embeddings.dense_prompt_embeddings[row], dense[0], rtol=1e-5, atol=1e-6
         )
+
+
+LAYOUTS = {"p": "unboxed", "n": "unboxed", "m": "unboxed", "b": "boxed", "a": "boxed"}
+
+
+@pytest.mark.parametrize(("kind", "layout"), LAYOUTS.items())
+@torch.inference_mode()
+def test_prompts_alike_need_not_be_looked_at(
+    encoders: tuple[PromptEncoder, SamPromptEncoder], kind: str, layout: PromptLayout
+) -> None:
+    ours, _ = encoders
+    prompts = take_prompt(make_prompts(kind, size=ours.model_size), 0)
+    expected, found = ours(prompts), ours(replace(prompts, layout=layout))
+    assert expected.token_mask is None and found.token_mask is None
+    assert torch.equal(found.sparse_prompt_embeddings, expected.sparse_prompt_embeddings)
+    assert torch.equal(found.dense_prompt_embeddings, expected.dense_prompt_embeddings)
 
 
 def test_no_prompts_give_no_tokens(encoders: tuple[PromptEncoder, SamPromptEncoder]) -> None:

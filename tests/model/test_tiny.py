@@ -13,7 +13,7 @@ from torch import Tensor
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.model.ovsam import OVSAM
-from ovsam_cli.model.prompt_encoder import ModelPrompts
+from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptLayout
 from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
 from ovsam_cli.model.tiny_field import TinyField
 from ovsam_cli.model.tiny_quality import choose_surest, estimate_iou
@@ -105,6 +105,46 @@ def test_untrained_model_finds_the_disc_in_a_box(model: OVSAM) -> None:
         return float((mask & truth).sum() / (mask | truth).sum())
 
     assert iou(found) > iou(ellipse[::2, ::2]) + 0.05
+
+
+@pytest.mark.parametrize(
+    ("boxes", "points"),
+    [([[50.0, 60, 150, 90], [10.0, 20, 90, 200]], []), ([], [[300.0, 310.0], [40.0, 470.0]])],
+    ids=["boxed", "unboxed"],
+)
+@torch.inference_mode()
+def test_prompts_alike_give_what_mixed_ones_do(
+    model: OVSAM,
+    boxes: list[list[float]],
+    points: list[list[float]],
+) -> None:
+    layout: PromptLayout = "boxed" if boxes else "unboxed"
+    features = model.encode_images(torch.randn(1, 3, 512, 512), [(512, 512)])
+    prompts = make_prompts(boxes, points)
+    if boxes:  # no filler
+        prompts = replace(
+            prompts, point_coords=torch.zeros(2, 0, 2), point_labels=torch.zeros(2, 0)
+        )
+    alike = replace(prompts, layout=layout)
+    expected, found = (
+        model.decode_masks(features, model.encode_prompts(p)) for p in (prompts, alike)
+    )
+    assert torch.equal(found.mask_logits, expected.mask_logits)
+
+
+@torch.inference_mode()
+def test_mask_logits_are_float32_within_autocast(model: OVSAM) -> None:
+    """Half precision would round a mask's outline."""
+    prompts = make_prompts([[50, 60, 150, 90]], [[300.0, 310.0]])
+    pixels = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(2))
+    masks = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            features = model.encode_images(pixels, [(512, 512)])
+            masks.append(model.decode_masks(features, model.encode_prompts(prompts)).mask_logits)
+    assert masks[1].dtype == torch.float32
+    assert not torch.equal(masks[1].bfloat16().float(), masks[1])
+    assert ((masks[0][0] > 0) == (masks[1][0] > 0)).float().mean() > 0.97
 
 
 @torch.inference_mode()
