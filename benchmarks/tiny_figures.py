@@ -42,6 +42,7 @@ from ovsam_cli.errors import InputError, OvsamError
 from ovsam_cli.evaluation.protocol import PromptKind
 from ovsam_cli.labelling.device import choose_device
 from ovsam_cli.model.checkpoint import LoadedModel, load_model
+from ovsam_cli.model.inference import prepare_for_inference
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.outputs.files import write_whole_file
 
@@ -87,6 +88,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
         raise InputError(f"--pictures {unknown[0]}: no --data has that name")
     device = choose_device(arguments.device)
     loaded = load_model(arguments.model, device=device, on_message=say)
+    model_facts = describe_model(loaded)
+    prepare_for_inference(loaded.model)  # as `ovsam label` does, too
     encoder = load_text_tower(arguments.model, device=device, on_message=say)
     measured, cases = [], []
     speed: Speed | None = None
@@ -105,7 +108,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         write_montage(draw_montage(*choose_cases(cases)), arguments.out / "failures.jpg")
     assert speed is not None  # there is at least one set
     place = describe_circumstances(arguments.threads)
-    return Figures(describe_model(loaded), place, speed, tuple(measured))
+    return Figures(model_facts, place, speed, tuple(measured))
 
 
 def collect_cases(asked: AnnotatedSet, answers: Mapping[PromptKind, SetAnswers]) -> list[Case]:
