@@ -50,6 +50,7 @@ def _compare_form(
                 original_hw, kind, form, num_masks=num_masks, rounds=settings.rounds
             ),
             key=key,
+            name=f"logits to RLE, {describe(original_hw)}, {kind} masks, {form}",
         )
         for kind in KINDS
     ]

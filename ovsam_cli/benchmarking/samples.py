@@ -91,6 +91,8 @@ def write_box_prompts(
 def draw_mask_logits(*, count: int, num_objects: int, side: int, seed: int) -> FloatArray:
     """(N, side, side) float32 logits: blobs with rough outlines, several almost alike an object.
 
+    All lie in the upper two thirds, which an image of 4 x 3 fills.
+
     Args:
         count: N.
         num_objects: different blobs; each has N / num_objects near copies.
@@ -99,8 +101,8 @@ def draw_mask_logits(*, count: int, num_objects: int, side: int, seed: int) -> F
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side].astype(np.float32)
-    centers = rng.uniform(0.1, 0.9, (num_objects, 2)) * side
-    radii = rng.uniform(0.04, 0.2, num_objects) * side
+    centers = rng.uniform((0.1, 0.1), (0.9, 0.65), (num_objects, 2)) * side  # x, y
+    radii = rng.uniform(0.06, 0.2, num_objects) * side
     phases = rng.uniform(0, 2 * np.pi, (num_objects, 3))
     logits = np.empty((count, side, side), np.float32)
     for number in range(count):
@@ -111,5 +113,5 @@ def draw_mask_logits(*, count: int, num_objects: int, side: int, seed: int) -> F
             np.sin((k + 2) * angle + phases[which, k] + rng.normal(0, 0.1)) for k in range(3)
         )
         edge = radii[which] * (1 + 0.1 * waves + rng.normal(0, 0.02))
-        logits[number] = (edge - np.hypot(dx, dy)) * rng.uniform(0.7, 1.5)
+        logits[number] = (edge - np.hypot(dx, dy)) * rng.uniform(2, 4)  # steep, as trained masks
     return logits
