@@ -18,9 +18,14 @@ import sys
 import traceback
 from typing import Any
 
+import open_clip  # what the model's parts import when they are built takes seconds
+import torchvision.ops
+
 import ovsam_cli.labelling.run
 import ovsam_cli.model.text_towers
 from ovsam_cli.__main__ import main
+
+LOADED = (open_clip, torchvision.ops, ovsam_cli.labelling.run, ovsam_cli.model.text_towers)
 
 
 def _run(request: dict[str, Any]) -> int:
@@ -66,6 +71,5 @@ def _answer(request: dict[str, Any]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    assert ovsam_cli.labelling.run and ovsam_cli.model.text_towers  # loaded before the first fork
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)
