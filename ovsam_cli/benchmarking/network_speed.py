@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -69,7 +69,16 @@ def measure_pipeline(
         )
         for _ in range(settings.rounds)
     ]
-    checks = (_check_images(done, work),)
+    return _describe_pipeline(settings, work, rounds, (_check_images(done, work),))
+
+
+def _describe_pipeline(
+    settings: BenchSettings,
+    work: Work,
+    rounds: Sequence[tuple[float, float, float]],
+    checks: tuple[Parity, ...],
+) -> list[Row]:
+    """The rows of seconds for the network, for the whole run, and for it by the wall clock."""
     count, is_cuda = work.num_images, settings.device.type == "cuda"
     name = f"{work.name}, {count} images a round"
     return [
@@ -170,16 +179,15 @@ def measure_efficiency(settings: BenchSettings) -> list[Row]:
     ]
     peaks = [8 * 2 * matmul_side**3 / seconds for seconds, _ in rounds]
     rates = [counter.get_total_flops() / seconds for _, seconds in rounds]
-    dtype = str(labeller.dtype).removeprefix("torch.")
     return [
         Measurement(
             "G8",
-            f"encoder, {batch_size} images: operations a second / matrix product's, {dtype}",
+            f"encoder, {batch_size} images: operations a second / matrix product's",
             "",
             tuple(rate / peak for rate, peak in zip(rates, peaks, strict=True)),
             target=0.6 if settings.has_targets else None,
             higher_is_better=True,
-            note=f"encoder {statistics.median(rates) / 1e12:.3g} TFLOP/s, product of side "
+            note=f"{labeller.dtype}; encoder {statistics.median(rates) / 1e12:.3g} TFLOP/s, product of side "
             f"{matmul_side} {statistics.median(peaks) / 1e12:.3g} TFLOP/s",
         )
     ]
