@@ -7,6 +7,7 @@ step, never by the order of steps: a run that is stopped and goes on computes th
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,9 @@ def compile_model(
             has set for PyTorch stays.
         on_message: told what happens, for a person.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder))
     on_message(
         "compiling the network: the first images take minutes, less in later runs "
-        f"({os.environ['TORCHINDUCTOR_CACHE_DIR']} keeps what was compiled)"
+        f"({_choose_cache(cache_folder)} keeps what was compiled)"
     )
     failures = FailureNotice(on_message)
     for part in (model.backbone, model.neck, model.fpn_neck, model.fine_neck):
@@ -79,6 +79,20 @@ def compile_model(
             part.forward = CompiledCall(part.forward, 0, (num_images,), failures)
     decoder, tokens = _find_prompt_part(model)
     decoder.forward = CompiledCall(decoder.forward, tokens, tuple(prompt_counts), failures)
+
+
+def _choose_cache(cache_folder: Path) -> Path:
+    """Where the compiler keeps its work from now on: the user's folder or the one given."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if name in os.environ:
+        found = Path(os.environ[name])
+        # PyTorch sets the variable itself when its compiler is imported, as timm does: to a
+        # temporary folder, which does not outlive a restart of the machine.
+        is_default = found.name.startswith("torchinductor_")
+        if not (is_default and found.parent == Path(tempfile.gettempdir())):
+            return found
+    os.environ[name] = str(cache_folder)
+    return cache_folder
 
 
 def _find_prompt_part(model: OVSAM) -> tuple[nn.Module, int]:

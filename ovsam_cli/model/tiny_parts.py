@@ -41,8 +41,8 @@ def keep_parts_of_points(mask_logits: Tensor, prompts: ModelPrompts, model_size:
     slots = prompts.point_labels[rows].argmax(dim=1)  # the others are filler, -1
     places = prompts.point_coords[rows, slots]  # (B, 2)
     height, width = mask_logits.shape[1:]
-    limits = places.new_tensor([width, height])
-    x, y = (places * limits / model_size).long().clamp(min=0).unbind(dim=1)
+    x, y = places.unbind(dim=1)
+    x, y = ((at * side / model_size).long().clamp(min=0) for at, side in ((x, width), (y, height)))
     start = torch.zeros_like(own, dtype=torch.bool)
     numbers = torch.arange(len(rows), device=own.device)
     start[numbers, y.clamp(max=height - 1), x.clamp(max=width - 1)] = True

@@ -60,5 +60,8 @@ def estimate_iou(mask_logits: Tensor, is_lone_point: Tensor) -> Tensor:
         (B, M) float32 in [0, 1]; 0 for an empty mask.
     """
     sureness = mean_probability(mask_logits.flatten(2))
-    lines = sureness.new_tensor([BOX_LINE, POINT_LINE])[is_lone_point.long()]  # (B, 2)
-    return (lines[:, :1] * sureness + lines[:, 1:]).clamp(0, 1)
+    slope, offset = (
+        torch.where(is_lone_point, of_point, of_box)[:, None]  # (B, 1)
+        for of_point, of_box in zip(POINT_LINE, BOX_LINE, strict=True)
+    )
+    return (slope * sureness + offset).clamp(0, 1)

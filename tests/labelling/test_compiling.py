@@ -1,5 +1,7 @@
 """When the network is compiled, for which steps, and what becomes of a compiler that fails."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -148,6 +150,16 @@ def test_the_cache_of_the_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     build(tmp_path, messages.append)
     assert "elsewhere" in messages[1]
+
+
+def test_a_temporary_cache_is_not_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing PyTorch's compiler sets the variable, and timm imports it: ours was never used."""
+    its_own = Path(tempfile.gettempdir()) / "torchinductor_me"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(its_own))
+    build(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
 
 
 def test_tiny_has_the_same_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
