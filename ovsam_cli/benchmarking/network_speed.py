@@ -187,8 +187,8 @@ def measure_efficiency(settings: BenchSettings) -> list[Row]:
             tuple(rate / peak for rate, peak in zip(rates, peaks, strict=True)),
             target=0.6 if settings.has_targets else None,
             higher_is_better=True,
-            note=f"{labeller.dtype}; encoder {statistics.median(rates) / 1e12:.3g} TFLOP/s, product of side "
-            f"{matmul_side} {statistics.median(peaks) / 1e12:.3g} TFLOP/s",
+            note=f"{labeller.dtype}, encoder {statistics.median(rates) / 1e12:.3g} TFLOP/s; product"
+            f" of side {matmul_side} {statistics.median(peaks) / 1e12:.3g} TFLOP/s",
         )
     ]
 
