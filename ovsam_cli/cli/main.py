@@ -49,6 +49,8 @@ def build_app() -> typer.Typer:
 def run() -> None:
     """Run the command line."""
     open_standard_streams()
-    # Pillow warns of large images, which are read all the same; a terminal is no place for it.
+    # Pillow warns of large images and of damaged tags, which are read all the same; a terminal is
+    # no place for it.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     build_app()()

@@ -54,3 +54,17 @@ class Case:
 def count_rows(out: Path) -> int:
     """Whole lines in a run's journal."""
     return sum(part.read_bytes().count(b"\n") for part in out.glob(".ovsam/part-*.jsonl"))
+
+
+# Setup of a process that permissions bind even as root: it gives up the right to pass them.
+# (CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; capabilities(7). Others have none to give up.)
+BOUND_BY_PERMISSIONS = """
+import ctypes, struct
+libc = ctypes.CDLL(None)
+header = ctypes.create_string_buffer(struct.pack("II", 0x20080522, 0), 8)
+data = ctypes.create_string_buffer(24)
+assert libc.capget(header, data) == 0
+words = list(struct.unpack("6I", data.raw))
+words[:2] = [word & ~0b110 for word in words[:2]]
+assert libc.capset(header, ctypes.create_string_buffer(struct.pack("6I", *words), 24)) == 0
+"""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,25 +14,17 @@ from starting import Starter
 
 
 @pytest.fixture(scope="session")
-def open_folder() -> Iterator[Path]:
-    """A folder that other users may read too, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="ovsam-faults-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def starter(open_folder: Path) -> Iterator[Starter]:
-    with Starter(open_folder) as starter:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    with Starter(tmp_path_factory.mktemp("processes")) as starter:
         yield starter
 
 
 @pytest.fixture(scope="session")
-def case(starter: Starter, open_folder: Path) -> Case:
+def case(starter: Starter, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Two dozen small pictures with two prompts each."""
     rng = np.random.default_rng(11)
-    case = Case(starter, open_folder, write_small_checkpoint(open_folder / "small.safetensors"))
+    folder = tmp_path_factory.mktemp("case")
+    case = Case(starter, folder, write_small_checkpoint(folder / "small.safetensors"))
     case.photos.mkdir()
     entries = []
     for number in range(NUM_IMAGES):
@@ -43,7 +32,7 @@ def case(starter: Starter, open_folder: Path) -> Case:
         pixels = rng.integers(0, 255, (40 + number, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(case.photos / name)
         entries.append({"file_name": name, "boxes": [[3, 3, 40, 30]], "points": [[20, 20]]})
-    (open_folder / "prompts.json").write_text(json.dumps({"images": entries}))
+    (folder / "prompts.json").write_text(json.dumps({"images": entries}))
     return case
 
 
