@@ -21,6 +21,8 @@ from ovsam_cli.labelling.planner import ImageBatch, ReadOptions, plan_batches
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.upload import PixelSlots
 from ovsam_cli.labelling.work_sizes import WorkSizes
+from ovsam_cli.model.mask_decoder import DecodedMasks
+from ovsam_cli.model.ovsam import ImageFeatures
 from ovsam_cli.model.prompt_encoder import ModelPrompts, PromptEmbeddings
 from ovsam_cli.structures import Detections, ImageRecord, ImageResult
 
@@ -159,16 +161,18 @@ def test_logits_that_are_no_numbers_fail_their_image_only(
     labeller: Labeller, records: tuple[ImageRecord, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, decode = labeller.model, labeller.model.decode_masks
+    (bad,) = prepare_all(records[5:6], read_options(labeller, kinds_of))
 
-    def spoil(features: object, embeddings: PromptEmbeddings) -> object:
+    def spoil(features: ImageFeatures, embeddings: PromptEmbeddings) -> DecodedMasks:
         decoded = decode(features, embeddings)
-        decoded.mask_logits[embeddings.prompts.image_index == 0] = torch.nan
+        is_bad = torch.tensor([hw == bad.geometry.input_hw for hw in features.input_hw])
+        decoded.mask_logits[is_bad[embeddings.prompts.image_index]] = torch.nan
         return decoded
 
     monkeypatch.setattr(model, "decode_masks", spoil)
     found = Run().start(with_sizes(labeller, images=8), records)
     failed = {name for name, result in found.items() if result.status == "failed"}
-    assert failed == {"5.png"}  # it has most prompts, hence is the first of its batch
+    assert failed == {"5.png"}
     assert found["5.png"].reason == "not_finite"
 
 
@@ -395,9 +399,9 @@ def test_only_survivors_are_named_and_encoded(
         counts["named"] += len(masks)
         return classify(labeller, features, masks, prompts)  # type: ignore[arg-type]
 
-    def count_encoded(mask_logits: np.ndarray, *rest: object) -> object:
+    def count_encoded(mask_logits: np.ndarray, *rest: object, compiled: bool) -> object:
         counts["encoded"] += len(mask_logits)
-        return encode(mask_logits, *rest)  # type: ignore[arg-type]
+        return encode(mask_logits, *rest, compiled=compiled)  # type: ignore[arg-type]
 
     monkeypatch.setattr(grid_batch, "decode", count_decoded)
     monkeypatch.setattr(grid_batch, "keep_distinct", count_kept)
