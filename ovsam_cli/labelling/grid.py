@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -162,15 +161,13 @@ def measure_masks(
     columns = -(-geometry.input_hw[1] * width // geometry.model_size)
     inside = mask_logits[:, 0, :rows, :columns]
     above = inside > 0  # (B, rows, columns)
-    high = (inside > stability_offset).sum(dim=(1, 2))
-    low = (inside > -stability_offset).sum(dim=(1, 2)).clamp(min=1)
-    y0, y1 = _find_extent(above.any(dim=2))
-    x0, x1 = _find_extent(above.any(dim=1))
+    high, low = (_count(inside > cut) for cut in (stability_offset, -stability_offset))
+    bits = _pack_bits(above.cpu().numpy())
     return GridMasks(
-        bits=_pack_bits(above.cpu().numpy()),
-        areas=above.sum(dim=(1, 2)).cpu().numpy().astype(np.int64),
-        boxes_xyxy=torch.stack([x0, y0, x1, y1], dim=1).cpu().numpy().astype(np.int64),
-        stability_scores=(high / low).float().cpu().numpy(),
+        bits=bits,
+        areas=_count_bits(bits),
+        boxes_xyxy=_find_boxes(above),
+        stability_scores=(high / np.maximum(low, 1)).astype(np.float32),
         hw=(rows, columns),
         cell_size=geometry.model_size / width,
         iou_predictions=None if ious is None else ious[:, 0].float().cpu().numpy(),
@@ -190,12 +187,34 @@ def _has_low_iou(found: GridMasks, options: DistinctOptions) -> BoolArray:
     return ~(found.iou_predictions >= options.min_predicted_iou)
 
 
-def _find_extent(lit: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, n) bool -> first lit position and one behind the last, both (B,); zeros if none is."""
-    positions = torch.arange(1, lit.shape[1] + 1, device=lit.device)
-    end = (lit * positions).amax(dim=1)
-    start = lit.shape[1] - (lit * positions.flip(0)).amax(dim=1)
-    return torch.where(end > 0, start, 0), end
+def _count(masks: Tensor) -> IntArray:
+    """(N, h, w) bool -> (N,) int64 cells that are true."""
+    if masks.is_cuda:
+        return masks.sum(dim=(1, 2)).cpu().numpy().astype(np.int64)
+    return _count_bits(_pack_bits(masks.numpy()))  # torch adds bools ten times slower
+
+
+def _count_bits(bits: NDArray[np.uint64]) -> IntArray:
+    """(N, L) uint64 -> (N,) int64."""
+    return np.asarray(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
+
+
+def _find_boxes(masks: Tensor) -> IntArray:
+    """(N, h, w) bool -> (N, 4) int64 tight xyxy, exclusive right and bottom; zeros when empty."""
+    if masks.is_cuda:
+        lit_rows, lit_columns = (masks.any(dim=axis).cpu().numpy() for axis in (2, 1))
+    else:  # NumPy looks at eight cells at once
+        lit_rows = np.asarray(np.packbits(masks.numpy(), axis=2).any(axis=2))
+        lit_columns = np.bitwise_or.reduce(masks.numpy(), axis=1)
+    (y0, y1), (x0, x1) = _find_extent(lit_rows), _find_extent(lit_columns)
+    return np.stack([x0, y0, x1, y1], axis=1)
+
+
+def _find_extent(lit: BoolArray) -> tuple[IntArray, IntArray]:
+    """(N, n) bool -> first lit position and one behind the last, both (N,); zeros if none is."""
+    is_any = lit.any(axis=1)
+    start, from_end = lit.argmax(axis=1), lit[:, ::-1].argmax(axis=1)
+    return start * is_any, (lit.shape[1] - from_end) * is_any
 
 
 def _pack_bits(masks: BoolArray) -> NDArray[np.uint64]:
