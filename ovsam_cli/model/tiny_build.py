@@ -34,7 +34,7 @@ TINY_CONFIG = OVSAMConfig(
     alpha=0.25,
     beta=0.25,
     grid_min_stability=0.5,
-    grid_min_iou=0.4,
+    grid_min_iou=0.35,
     neck_depth=2,
 )
 

@@ -119,7 +119,7 @@ TINY_NAMES_RECIPE = replace(
     prompts=MixedPrompts(num_prompts=1),
     boxes=None,
     described_batches=2400,
-    start_share=0.25,
+    start_share=0.5,
     images_a_step=1,
     max_steps=4000,
     learning_rate=1e-3,
