@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,13 +21,14 @@ from ovsam_cli.labelling.plan import RunPlan
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.outputs.coco import CocoCategory, CocoOptions, CocoSummary, CocoWriter
-from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.outputs.files import output_error, write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.outputs.previews import write_preview
 from ovsam_cli.structures import ImageRecord, ImageResult
 
 ANNOTATIONS_FILE, ERRORS_FILE, RUN_FILE = "annotations.json", "errors.jsonl", "run.json"
 PREVIEW_FOLDER = "previews"
+MAX_NAME_BYTES = 240  # file systems take 255; the preview's suffixes come behind
 # Options that change how fast results come, or which files show them, but not the objects found.
 NOT_IN_FINGERPRINT = {"batch_size", "prompts_per_batch", "compile", "num_previews", "masks"}
 
@@ -74,10 +77,24 @@ class PreviewWriter:
         """
         if not self.is_wanted(result.record):
             return
-        # The whole file name stays in the preview's, so that a.jpg and a.png both have one.
-        path = self._folder / f"{result.record.file_name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._folder / _preview_name(result.record.file_name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(path.parent, error) from error
         write_preview(rgb, result, self._names, path)
+
+
+def _preview_name(file_name: str) -> str:
+    """The preview of an image: its whole name, so that a.jpg and a.png both have one.
+
+    A name that file systems would not take with a suffix behind it ends in its checksum instead.
+    """
+    folder, _, name = file_name.rpartition("/")
+    if len(raw := os.fsencode(name)) > MAX_NAME_BYTES:
+        head = os.fsdecode(raw[: MAX_NAME_BYTES // 2])
+        name = f"{head}-{hashlib.sha256(raw).hexdigest()[:16]}"
+    return f"{folder}/{name}.jpg" if folder else f"{name}.jpg"
 
 
 def build_categories(labeller: Labeller) -> list[CocoCategory]:

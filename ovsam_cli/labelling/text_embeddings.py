@@ -214,7 +214,10 @@ def _stacked(synonyms: Sequence[tuple[str, ...]], vectors: dict[str, FloatArray]
 
 def _read_cache(folder: Path, key: str, wanted: set[str]) -> dict[str, FloatArray]:
     vectors: dict[str, FloatArray] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    parts: list[Path] = []
+    with contextlib.suppress(OSError):  # a folder that may not be read is no cache
+        parts = sorted(folder.glob("*.safetensors"))
+    for path in parts:
         # A damaged part costs the time to encode its names again, nothing else.
         with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError):
             with safe_open(path, "numpy") as file:

@@ -14,6 +14,7 @@ from ovsam_cli.errors import CheckpointError, OutputError
 from ovsam_cli.model.clip2sam import Fpn, RegionHead
 from ovsam_cli.model.clip_encoder import build_clip_trunk
 from ovsam_cli.model.hub import download_model
+from ovsam_cli.model.known_files import check_known_files, write_checksum
 from ovsam_cli.model.known_models import DESCRIPTIONS, KNOWN_SHA256, OFFICIAL_NOTICE
 from ovsam_cli.model.mask_decoder import MaskDecoder, MaskPredictor
 from ovsam_cli.model.official_files import (
@@ -140,7 +141,9 @@ def load_model(
     Raises:
         CheckpointError: not found, unreadable, incomplete or of another model.
     """
-    weights = _read_weights(name_or_path, on_message)
+    paths = _find_paths(name_or_path, on_message)
+    digests = check_known_files(paths)
+    weights = _read_weights(paths, on_message)
     # A small model may have buffers that are not in its file; the big one is not worth filling
     # with random numbers first.
     with torch.device("meta" if weights.config.trunk == "clip-resnet" else "cpu"):
@@ -154,7 +157,7 @@ def load_model(
     return LoadedModel(
         model=model,
         config=weights.config,
-        weights_sha256=_combined_sha256(weights.paths),
+        weights_sha256=_combined_sha256(weights.paths, digests),
         name=weights.config.name,
         paths=weights.paths,
         license_notice=weights.license_notice,
@@ -179,14 +182,7 @@ def verify_model(source: str, *, on_message: Messages = None) -> str:
     ]
     for path in loaded.paths:
         digest = compute_sha256(path)
-        published = KNOWN_SHA256.get(path.name)
-        note = (
-            ""
-            if published is None
-            else ", as published"
-            if published == digest
-            else ", NOT the published file"
-        )
+        note = ", as published" if KNOWN_SHA256.get(path.name) == digest else ""
         lines.append(f"{path}: sha256 {digest}{note}")
     return "\n".join([*lines, f"weights sha256 {loaded.weights_sha256}", loaded.license_notice])
 
@@ -195,6 +191,8 @@ def convert_model(
     source: str, target: Path, *, overwrite: bool = False, on_message: Messages = None
 ) -> None:
     """Write a model, with CLIP's text tower if it is there, as one safetensors file.
+
+    Its checksum is left beside it and compared whenever the file is loaded.
 
     Tensors that half precision holds exactly are stored so; nothing is rounded.
 
@@ -206,7 +204,9 @@ def convert_model(
         raise OutputError(f"{target}: converted weights are a .safetensors file; name it so")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists; give --overwrite to replace it")
-    weights = _read_weights(source, on_message)
+    paths = _find_paths(source, on_message)
+    check_known_files(paths)
+    weights = _read_weights(paths, on_message)
     with torch.device("meta"):
         wanted = build_ovsam(weights.config).state_dict()
     check_weights(weights.tensors, wanted, source)
@@ -214,6 +214,7 @@ def convert_model(
     tensors |= {TEXT_PREFIX + key: tensor for key, tensor in weights.text_weights.items()}
     exact = {key: narrow(tensor) for key, tensor in tensors.items()}
     save_weights(exact, weights.config, target, license_notice=weights.license_notice)
+    write_checksum(target)
 
 
 def _find_paths(name_or_path: str, on_message: Messages) -> list[Path]:
@@ -234,9 +235,8 @@ def _find_paths(name_or_path: str, on_message: Messages) -> list[Path]:
     )
 
 
-def _read_weights(name_or_path: str, on_message: Messages) -> ModelWeights:
-    """The tensors and config behind a name, a file or a folder."""
-    paths = _find_paths(name_or_path, on_message)
+def _read_weights(paths: Sequence[Path], on_message: Messages) -> ModelWeights:
+    """The tensors and config of one file of ours, or of official ones."""
     if len(paths) == 1 and (own := read_own_or_checkpoint(paths[0])) is not None:
         return own
     official = read_official(paths, on_message)
@@ -272,9 +272,9 @@ def _move(model: OVSAM, device: torch.device, dtype: torch.dtype) -> None:
     encoding.positional_encoding_gaussian_matrix = frequencies.to(device)
 
 
-def _combined_sha256(paths: Sequence[Path]) -> str:
+def _combined_sha256(paths: Sequence[Path], known: Mapping[Path, str]) -> str:
     """One file's checksum, or the checksum of several files' checksums."""
-    digests = [compute_sha256(path) for path in paths]
+    digests = [known.get(path) or compute_sha256(path) for path in paths]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )

@@ -50,10 +50,10 @@ def find_local_files(name: str) -> list[Path]:
     if name == "tiny":
         return [TINY_PATH] if TINY_PATH.is_file() else []
     converted = cache_folder() / "models" / f"{name}.safetensors"
-    if converted.is_file():
+    if os.path.isfile(converted):  # False, not an error, where the cache may not be read
         return [converted]
     folder = cache_folder() / "models" / name
-    if folder.is_dir() and (files := find_weight_files(folder)):
+    if os.path.isdir(folder) and (files := find_weight_files(folder)):
         return files
     cached = [find_cached(file) for file in MODEL_FILES[name]]
     return [path for path in cached if path is not None] if all(cached) else []

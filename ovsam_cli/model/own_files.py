@@ -131,6 +131,7 @@ def save_weights(
             _sort_metadata(Path(temporary))
             os.chmod(temporary, 0o644)  # mkstemp's files are for their owner only
             os.replace(temporary, target)
+            target.with_name(f"{target.name}.sha256").unlink(missing_ok=True)  # of what was there
         finally:
             Path(temporary).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:

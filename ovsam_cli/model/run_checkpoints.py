@@ -155,7 +155,10 @@ def _read_saved(path: Path) -> Mapping[str, object] | None:
             return None  # TorchScript, such as OpenAI's CLIP
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, pickle.UnpicklingError):
+    except (
+        *(RuntimeError, ValueError, KeyError, TypeError, OSError, pickle.UnpicklingError),
+        *(EOFError, AttributeError, IndexError),
+    ):
         return None  # damaged or foreign: the reader of official files says what is wrong
     if not isinstance(content, Mapping) or "step" not in content:
         return None

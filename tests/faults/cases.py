@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,14 @@ class Case:
 
     def run(self, out: Path, *more: str | Path, setup: str = "", timeout: float = 60.0) -> Ended:
         return self.start(out, *more, setup=setup).wait(timeout)
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Look again and again until something has happened."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def count_rows(out: Path) -> int:

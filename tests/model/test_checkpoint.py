@@ -85,7 +85,9 @@ def test_convert_keeps_every_value_and_the_text_tower(
     from ovsam_cli.model.official_files import read_text_weights
 
     assert torch.equal(read_text_weights(target)["ln_final.weight"], torch.full((8,), 0.1))
-    assert sorted(path.name for path in target.parent.iterdir()) == ["model.safetensors"]
+    assert sorted(path.name for path in target.parent.iterdir()) == [
+        *("model.safetensors", "model.safetensors.sha256")
+    ]
     with pytest.raises(OutputError, match="give --overwrite"):
         convert_model(str(tmp_path / "full.pth"), target)
     convert_model(str(tmp_path / "full.pth"), target, overwrite=True)
