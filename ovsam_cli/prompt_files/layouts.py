@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.prompt_files.json_stream import JsonFileError, JsonStream, open_json
 from ovsam_cli.prompt_files.table import PromptTable, TableBuilder
 
 LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 _HEADER_KEYS = frozenset({"format", "coordinates", "images"})
 _ENTRY_KEYS = frozenset({"prompts", "boxes", "points"})
+_COCO_IMAGE_KEYS = ("file_name", "width", "height")
 _IMAGE_KEYS = _ENTRY_KEYS | {"file_name", "width", "height"}
 
 
 def read_prompt_table(path: Path, dataset: Path | None = None) -> PromptTable:
-    """Read a prompt file of any layout; JSON Lines line by line.
+    """Read a prompt file of any layout, entry by entry.
 
     Args:
         path: our JSON or JSON Lines, a COCO dataset or a COCO results list.
@@ -27,27 +31,45 @@ def read_prompt_table(path: Path, dataset: Path | None = None) -> PromptTable:
     """
     digest = hashlib.sha256()
     builder = TableBuilder(path)
-    if dataset is not None:
-        content, dataset_content = _read_bytes(path), _read_bytes(dataset)
-        digest.update(content)
-        digest.update(dataset_content)
-        other = TableBuilder(dataset)  # only its error messages are used
-        images = _index_images(other, other.as_object(other.parse(dataset_content, ""), ""))
-        _add_results(builder, builder.as_list(builder.parse(content, ""), ""), images)
-    elif path.suffix.lower() in LINES_SUFFIXES:
+    if dataset is None and path.suffix.lower() in LINES_SUFFIXES:
         _add_lines(builder, _iter_lines(path, digest.update))
-    else:
-        content = _read_bytes(path)
-        digest.update(content)
-        _add_document(builder, builder.parse(content, ""))
+        return builder.finish(digest.hexdigest())
+    with _opened(builder) as stream:
+        stream.hash_into(digest.update)
+        if dataset is None:
+            _add_document(builder, stream)
+        else:
+            other = TableBuilder(dataset)  # only its error messages are used
+            with _opened(other) as dataset_stream:
+                dataset_stream.hash_into(digest.update)
+                _check_kind(other, dataset_stream, "{")
+                images = _index_images(other, dataset_stream)
+            _check_kind(builder, stream, "[")
+            _add_results(builder, stream.iter_items(), images)
     return builder.finish(digest.hexdigest())
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _opened(builder: TableBuilder) -> Iterator[JsonStream]:
     try:
-        return path.read_bytes()
+        with open_json(builder.path) as stream:
+            yield stream
+    except JsonFileError as error:
+        message = f"not valid JSON: {error} (column {error.column})"
+        raise builder.error(str(error.line), message) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise builder.error("", f"not valid JSON: {error}") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot read the prompts: {error.strerror}") from error
+        message = f"{builder.path}: cannot read the prompts: {error.strerror}"
+        raise InputError(message) from error
+
+
+def _check_kind(builder: TableBuilder, stream: JsonStream, first: str) -> None:
+    """Raise InputError for a document that is not JSON, or neither list nor object as wanted."""
+    stream.walk()
+    if stream.peek() != first:
+        value = stream.take()
+        builder.as_list(value, "") if first == "[" else builder.as_object(value, "")
 
 
 def _iter_lines(path: Path, update: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -75,33 +97,66 @@ def _add_lines(builder: TableBuilder, lines: Iterator[bytes]) -> None:
         first = False
 
 
-def _add_document(builder: TableBuilder, document: object) -> None:
-    if isinstance(document, list):
-        if document and isinstance(document[0], dict) and "bbox" in document[0]:
-            _add_results(builder, document, None)
+def _add_document(builder: TableBuilder, stream: JsonStream) -> None:
+    content = stream.walk()
+    if stream.peek() == "[":
+        items = stream.iter_items()
+        first = next(items, None)
+        items = items if first is None else chain([first], items)
+        if isinstance(first, dict) and "bbox" in first:
+            _add_results(builder, items, None)
         else:
-            _add_images(builder, document, "")
-        return
-    content = builder.as_object(document, "")
-    if "annotations" in content:
-        _add_dataset(builder, content)
+            _add_listed_images(builder, items, "")
+    elif stream.peek() != "{":
+        builder.as_object(stream.take(), "")
+    elif "annotations" in content:
+        _add_dataset(builder, stream)
     elif content.keys() & _HEADER_KEYS:
         builder.check_keys(content, _HEADER_KEYS, "")
         builder.set_header(content, "")
-        _add_images(builder, content.get("images"), "images")
+        _go_to(builder, stream, "images")
+        _add_images(builder, stream, "images")
     else:
-        _add_images(builder, content, "")
+        _add_images(builder, stream, "")
 
 
-def _add_images(builder: TableBuilder, images: object, where: str) -> None:
+def _go_to(builder: TableBuilder, stream: JsonStream, wanted: str) -> None:
+    """Bring a document to the value of one of its keys.
+
+    Raises:
+        InputError: it has no such key.
+    """
+    stream.rewind()
+    for key in stream.iter_keys():
+        if key == wanted:
+            return
+        stream.skip()
+    builder.as_list(None, wanted)
+
+
+def _iter_list(builder: TableBuilder, stream: JsonStream, key: str) -> Iterator[object]:
+    """The items of the list under a key of a document."""
+    _go_to(builder, stream, key)
+    if stream.peek() != "[":
+        builder.as_list(stream.take(), key)
+    yield from stream.iter_items()
+
+
+def _add_images(builder: TableBuilder, stream: JsonStream, where: str) -> None:
     """A list of image objects, or a mapping from file name to image object."""
-    if isinstance(images, dict):
-        for name, value in images.items():
+    if stream.peek() == "{":
+        for name in stream.iter_keys():
             place = f"{where}[{name!r}]"
-            entry = builder.as_object(value, place)
+            entry = builder.as_object(stream.take(), place)
             _add_image(builder, {"file_name": name, **entry}, place)
-        return
-    for index, value in enumerate(builder.as_list(images, where)):
+    elif stream.peek() == "[":
+        _add_listed_images(builder, stream.iter_items(), where)
+    else:
+        builder.as_list(stream.take(), where)
+
+
+def _add_listed_images(builder: TableBuilder, images: Iterable[object], where: str) -> None:
+    for index, value in enumerate(images):
         place = f"{where}[{index}]"
         _add_image(builder, builder.as_object(value, place), place)
 
@@ -120,12 +175,10 @@ def _add_image(builder: TableBuilder, entry: dict[str, object], where: str) -> N
         builder.add_prompt(row, {"points": [point]}, f"{where}.points[{index}]")
 
 
-def _index_images(
-    builder: TableBuilder, document: dict[str, object]
-) -> dict[object, dict[str, object]]:
-    """Image objects of a COCO dataset by id."""
+def _index_images(builder: TableBuilder, stream: JsonStream) -> dict[object, dict[str, object]]:
+    """What is needed of the image objects of a COCO dataset, by id."""
     images: dict[object, dict[str, object]] = {}
-    for index, value in enumerate(builder.as_list(document.get("images"), "images")):
+    for index, value in enumerate(_iter_list(builder, stream, "images")):
         where = f"images[{index}]"
         entry = builder.as_object(value, where)
         image_id = entry.get("id")
@@ -133,19 +186,17 @@ def _index_images(
             raise builder.error(where, f"id is {image_id!r}, expected an integer")
         if image_id in images:
             raise builder.error(where, f"image id {image_id!r} stands twice")
-        images[image_id] = entry
+        images[image_id] = {key: entry[key] for key in _COCO_IMAGE_KEYS if key in entry}
     return images
 
 
-def _add_dataset(builder: TableBuilder, document: dict[str, object]) -> None:
+def _add_dataset(builder: TableBuilder, stream: JsonStream) -> None:
     """COCO ground truth: every annotation's box is a prompt with the annotation's id."""
-    images = _index_images(builder, document)
     rows = {
         image_id: builder.image(entry.get("file_name"), f"images[{index}]", entry)
-        for index, (image_id, entry) in enumerate(images.items())
+        for index, (image_id, entry) in enumerate(_index_images(builder, stream).items())
     }
-    annotations = builder.as_list(document["annotations"], "annotations")
-    for index, value in enumerate(annotations):
+    for index, value in enumerate(_iter_list(builder, stream, "annotations")):
         where = f"annotations[{index}]"
         entry = builder.as_object(value, where)
         image_id = entry.get("image_id")
@@ -155,7 +206,9 @@ def _add_dataset(builder: TableBuilder, document: dict[str, object]) -> None:
 
 
 def _add_results(
-    builder: TableBuilder, results: list[object], images: dict[object, dict[str, object]] | None
+    builder: TableBuilder,
+    results: Iterable[object],
+    images: dict[object, dict[str, object]] | None,
 ) -> None:
     """COCO results: rows with bbox and score; file names from the row or from `images`."""
     for index, value in enumerate(results):
