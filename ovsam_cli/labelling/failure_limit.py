@@ -38,6 +38,6 @@ class FailureLimit:
         """What to tell the user of a run that writes to `out`."""
         last = "" if self._last is None else f" (the last: {self._last.message})"
         return TooManyFailuresError(
-            f"{self._num_failed} image(s) failed, more than --max-failures {self._limit}{last}: see "
-            f"{out / ERRORS_FILE}; mend them and go on with --retry-failed, or allow more"
+            f"{self._num_failed} image(s) failed, more than --max-failures {self._limit}{last}: "
+            f"see {out / ERRORS_FILE}; mend them and go on with --retry-failed, or allow more"
         )

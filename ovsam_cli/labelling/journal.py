@@ -3,6 +3,7 @@
     OUT/.ovsam/lock.json          who writes here now (`run_folder.py`)
     OUT/.ovsam/manifest.json      the settings that decide the results: the fingerprint
     OUT/.ovsam/part-00000.jsonl   finished images, in the order in which they were finished
+    OUT/.ovsam/finished.json      that the result files are complete (`finished_files.py`)
 
 After a crash the torn end of a part is cut off and a damaged line is left out; their images are
 simply labelled again. Result files are made by streaming the rows in order of image_id, hence never
@@ -22,6 +23,7 @@ from typing import BinaryIO
 
 from ovsam_cli.labelling.fingerprint import Fingerprint, check_manifest, write_manifest
 from ovsam_cli.labelling.journal_index import (
+    FINISHED_FILE,
     MANIFEST_FILE,
     PART_PATTERN,
     RowIndex,
@@ -156,6 +158,11 @@ class Journal:
         """Finished images; see `RowIndex.iter_results`."""
         return self.index.iter_results(records)
 
+    def list_parts(self) -> list[tuple[str, int]]:
+        """Names and sizes of the parts: they only grow, so equal ones hold the same rows."""
+        parts = sorted(self._part.parent.glob(PART_PATTERN))
+        return [(part.name, part.stat().st_size) for part in parts]
+
     def iter_failed(self, records: Sequence[ImageRecord]) -> Iterator[ImageResult]:
         """Results of those of the given images that failed, in their order."""
         failed = self.failed
@@ -208,7 +215,7 @@ def _prepare_state(state: Path, fingerprint: Fingerprint, *, restart: bool) -> N
     manifest = state / MANIFEST_FILE
     if restart:
         # The manifest goes last: rows without their settings would look like ours.
-        for path in [*state.glob(PART_PATTERN), manifest]:
+        for path in [state / FINISHED_FILE, *state.glob(PART_PATTERN), manifest]:
             path.unlink(missing_ok=True)
     if manifest.exists():
         check_manifest(manifest, fingerprint)

@@ -7,20 +7,26 @@ twice, the later line counts.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.labelling.journal_rows import result_from_json
 from ovsam_cli.labelling.run_folder import STATE_FOLDER
 from ovsam_cli.structures import ImageRecord, ImageResult, Status
 
-MANIFEST_FILE = "manifest.json"
+MANIFEST_FILE, FINISHED_FILE = "manifest.json", "finished.json"
 PART_PATTERN = "part-[0-9][0-9][0-9][0-9][0-9].jsonl"
+# How a row begins; see `journal_rows.ResultRow`.
+_TEXT = rb'"(?:[^"\\]|\\.)*"'
+_HEAD = re.compile(
+    rb'{"file_name":(%b),"image_id":(\d+),"path":%b,"status":"(\w+)"' % (_TEXT, _TEXT)
+)
 PREFIX_BYTES = len(b"00000000 00000000 ")  # length and CRC-32 of the JSON, in hex
 
 
@@ -72,9 +78,8 @@ class RowIndex:
                 else:
                     self.num_damaged_lines += num_bad  # bad lines before a good one are no torn end
                     num_bad = 0
-                    row = json.loads(payload)
-                    position = RowPosition(part, offset, len(line), row["image_id"], row["status"])
-                    self.put(row["file_name"], position)
+                    file_name, image_id, status = _read_head(payload)
+                    self.put(file_name, RowPosition(part, offset, len(line), image_id, status))
                     good_end = offset + len(line)
                 offset += len(line)
         return good_end
@@ -126,6 +131,15 @@ def _check_line(line: bytes) -> bytes | None:
     """The JSON of a line, None when the line is torn or damaged."""
     payload = line[PREFIX_BYTES:-1]
     return payload if line == format_line(payload) else None
+
+
+def _read_head(payload: bytes) -> tuple[str, int, Status]:
+    """File name, image_id and status of a row; its objects, the most of it, are not parsed."""
+    found = _HEAD.match(payload)
+    if found is None:  # written by another version
+        row = json.loads(payload)
+        return row["file_name"], row["image_id"], row["status"]
+    return json.loads(found[1]), int(found[2]), cast(Status, found[3].decode())
 
 
 def _read_row(file: BinaryIO, position: RowPosition) -> ImageResult:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ovsam_cli.labelling.failure_limit import FailureLimit
+from ovsam_cli.labelling.finished_files import compute_source_hash, read_finished, write_finished
 from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.labeller import build_labeller
 from ovsam_cli.labelling.options import LabelRequest
@@ -158,14 +159,25 @@ def finish_run(
         raise limit.to_error(run.plan.request.out)
     if should_stop():
         raise KeyboardInterrupt
-    return write_run_files(
+    return _write_results(run, seconds=time.monotonic() - started, num_labelled_now=len(left))
+
+
+def _write_results(run: Run, *, seconds: float, num_labelled_now: int) -> RunSummary:
+    """Write the result files, unless they are what they would become."""
+    source_hash = compute_source_hash(run.plan, run.journal)
+    before = read_finished(run.plan.request.out, source_hash)
+    if before is not None:
+        return replace(before, seconds=seconds, num_labelled_now=num_labelled_now)
+    summary = write_run_files(
         run.plan,
         run.loaded,
-        labeller,
+        run.labeller,
         run.journal.iter_results(run.plan.records),
-        seconds=time.monotonic() - started,
-        num_labelled_now=len(left),
+        seconds=seconds,
+        num_labelled_now=num_labelled_now,
     )
+    write_finished(summary, source_hash)
+    return summary
 
 
 def plan_run_batches(plan: RunPlan, labeller: Labeller) -> Iterator[tuple[ImageRecord, ...]]:

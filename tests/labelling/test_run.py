@@ -91,6 +91,26 @@ def test_a_batch_that_was_stopped_is_computed_whole_again(
     assert (again.out / "annotations.json").read_bytes() == whole
 
 
+def test_files_of_a_finished_run_are_left_alone(request_of: LabelRequest) -> None:
+    """They are written again only where they were changed, or would be others now."""
+    first = label_images(request_of)
+    paths = [request_of.out / name for name in ("annotations.json", "errors.jsonl", "run.json")]
+    contents, files = [path.read_bytes() for path in paths], [path.stat().st_ino for path in paths]
+    again = label_images(request_of)
+    assert (again.num_images, again.coco) == (first.num_images, first.coco)
+    assert again.num_labelled_now == 0
+    assert [path.stat().st_ino for path in paths] == files
+    paths[0].write_bytes(b"changed")
+    label_images(request_of)
+    assert paths[0].read_bytes() == contents[0]
+    without_masks = replace(request_of, options=replace(request_of.options, masks="none"))
+    label_images(without_masks)
+    assert b"segmentation" not in paths[0].read_bytes()
+    (request_of.out / ".ovsam" / "finished.json").write_text("{}")
+    label_images(request_of)
+    assert paths[0].read_bytes() == contents[0]
+
+
 def test_one_writer_a_folder(request_of: LabelRequest) -> None:
     plan = plan_run(request_of)
     with open_run(plan, on_message=lambda text: None):
