@@ -22,7 +22,7 @@ Settings: TypeAlias = Mapping[str, "bool | int | float | str | None"]
 MAX_NAMED = 3  # keys or settings named in one message
 MAX_SHOWN = 60  # letters of a setting in it, from where two of them differ
 # What a damaged or foreign file makes torch raise.
-_UNREADABLE = (
+UNREADABLE = (
     *(RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError),
     *(EOFError, OSError, pickle.UnpicklingError),
 )
@@ -143,7 +143,7 @@ class TrainingState:
             return False
         state = _load(path)
         try:
-            _check_settings(path, state["settings"], settings)
+            check_settings(path, state["settings"], settings)
             _check_weights(path, state["trained"], self.trained.state_dict())
             self.trained.load_state_dict(state["trained"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -155,7 +155,7 @@ class TrainingState:
             self.best_score = float(state["best_score"])
             self.num_nonfinite = int(state["num_nonfinite"])
             self.window = Window(**state["window"])
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise CheckpointError(
                 f"{path}: not a checkpoint of this training ({error}); choose another folder"
             ) from error
@@ -188,7 +188,7 @@ def _save(facts: StageFacts, state: _Saved, path: Path) -> None:
 def _load(path: Path) -> _Saved:
     try:
         state: _Saved = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # torch's own text on unpickling advises to load the file without protection.
         reason = "damaged" if isinstance(error, pickle.UnpicklingError) else error
         raise CheckpointError(
@@ -200,7 +200,17 @@ def _load(path: Path) -> _Saved:
     return state
 
 
-def _check_settings(path: Path, found: Settings, wanted: Settings) -> None:
+def check_settings(path: Path, found: Settings, wanted: Settings) -> None:
+    """Refuse what was made with other settings.
+
+    Args:
+        path: of what was made; named in the message.
+        found: settings it was made with.
+        wanted: those of now.
+
+    Raises:
+        InputError: they differ; it says where.
+    """
     differing = [
         _show_difference(name, str(found.get(name)), str(wanted.get(name)))
         for name in sorted({*found, *wanted})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,25 +13,21 @@ from torch import Tensor
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.datasets import check_image_files, read_instances
 from ovsam_cli.labelling.text_embeddings import TextEmbeddings
-from ovsam_cli.model.official_files import TRAINED_NAME
+from ovsam_cli.model.official_files import LAST_NAME, TRAINED_NAME
 from ovsam_cli.model.run_checkpoints import ORIGIN_SETTING
 from ovsam_cli.model.tiny_decoder import TinyMaskDecoder
 from ovsam_cli.training.batches import B, BatchSource, LossModule, derive_seed
-from ovsam_cli.training.checkpoints import StageFacts
+from ovsam_cli.training.checkpoints import Settings, StageFacts
 from ovsam_cli.training.clip2sam import Clip2SamLosses
 from ovsam_cli.training.clip2sam_inputs import StartModel, build_start_model, embed_vocabulary
 from ovsam_cli.training.clip2sam_options import Clip2SamRunOptions, check_files
 from ovsam_cli.training.data_specs import TrainingData, open_training_data
-from ovsam_cli.training.distributed import Ranks, find_ranks, pick_device
+from ovsam_cli.training.distributed import Ranks, find_ranks, joined, locked, pick_device
 from ovsam_cli.training.instance_batches import InstanceSource, SourceOptions
 from ovsam_cli.training.loop import LoopOptions, TrainingSummary, Validate, train
-from ovsam_cli.training.naming import (
-    NAME_NOISE,
-    NameLosses,
-    RegionSource,
-    describe_batches,
-)
+from ovsam_cli.training.naming import NAME_NOISE, NameLosses, RegionSource
 from ovsam_cli.training.recipes import Clip2SamRecipe
+from ovsam_cli.training.region_files import RegionFiles, describe_batches
 from ovsam_cli.training.run_model import RunModel
 from ovsam_cli.training.stages import Listeners, StageSummary
 from ovsam_cli.training.validation import build_validation
@@ -71,7 +69,11 @@ def train_clip2sam(options: Clip2SamRunOptions, listeners: Listeners) -> StageSu
         losses = Clip2SamLosses(start.model, embeddings, options.recipe.losses)
         summary = _train_stage(losses, source, run, _build_validation(losses, options, tell))
     else:
-        summary = _train_names(embeddings, source, run)
+        described = _train_names(embeddings, source, run)
+        if described is None:
+            nothing = TrainingSummary(0, 0.0, False, -math.inf, options.out / LAST_NAME)
+            return StageSummary(nothing, options.out)
+        summary = described
     if ranks.is_first:
         model.write_result(summary.checkpoint)
     return StageSummary(summary, options.out / TRAINED_NAME)
@@ -104,23 +106,40 @@ def _train_stage(
     )
 
 
-def _train_names(text: Tensor, source: InstanceSource, run: _Run) -> TrainingSummary:
-    """Describe regions, then train the head of `tiny` on them."""
-    model, options = run.model.start.model, run.options
-    count = options.recipe.described_batches
+def _train_names(text: Tensor, source: InstanceSource, run: _Run) -> TrainingSummary | None:
+    """Describe regions, then train the head of `tiny` on them; None: not all described yet."""
+    model, options, ranks = run.model.start.model, run.options, find_ranks()
+    count, limit = options.recipe.described_batches, options.max_seconds
     assert count is not None
+    deadline = None if limit is None else time.monotonic() + limit
     run.listeners.on_message(f"describing the regions of {count:,} views")
-    descriptors, labels = describe_batches(
-        model,
-        source,
-        count,
-        options.out / "regions",
-        lambda done: run.listeners.on_progress("views", done, count),
-    )
-    regions = RegionSource(
-        descriptors, labels, batch_size=NAMES_PER_STEP, seed=derive_seed(options.seed, 2)
-    )
-    return _train_stage(NameLosses(model, text, NAME_NOISE), regions, run)
+    with joined(ranks, run.device):
+        with locked(options.out, ranks):
+            described = describe_batches(
+                model.to(run.device),
+                source,
+                count,
+                RegionFiles(options.out / "regions", _describe_views(source, run)),
+                ranks=ranks,
+                deadline=deadline,
+                on_batch_done=lambda done: run.listeners.on_progress("views", done, count),
+            )
+        if described is None:
+            return None
+        regions = RegionSource(
+            *described, batch_size=NAMES_PER_STEP, seed=derive_seed(options.seed, 2)
+        )
+        if deadline is not None:
+            left = max(0.0, deadline - time.monotonic())
+            run = replace(run, loop=replace(run.loop, max_seconds=left))
+        return _train_stage(NameLosses(model, text, NAME_NOISE), regions, run)
+
+
+def _describe_views(source: InstanceSource, run: _Run) -> Settings:
+    """All that decides about described regions; how their names are learned does not."""
+    free = ("stage", "iou head", "text embeddings", "recipe")
+    kept = {name: value for name, value in run.facts.settings.items() if name not in free}
+    return {**kept, "views": str(source.options)}
 
 
 def _tell_nobody(text: str) -> None:

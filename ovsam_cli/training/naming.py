@@ -5,9 +5,7 @@ A view costs the trunk, a region next to nothing; the head needs hundreds of tho
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -16,11 +14,9 @@ from torch import Tensor, nn
 
 from ovsam_cli.model.clip2sam import compute_class_logits
 from ovsam_cli.model.ovsam import OVSAM
-from ovsam_cli.model.tiny_regions import TinyRegionHead, describe_regions
-from ovsam_cli.outputs.files import write_whole_file
-from ovsam_cli.training.batches import BatchSource, LossModule, SkippedImage
+from ovsam_cli.model.tiny_regions import TinyRegionHead
+from ovsam_cli.training.batches import LossModule, SkippedImage
 from ovsam_cli.training.clip2sam import MapNoise, TrainedParts
-from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.losses import classification_loss
 
 HEAD_PATH = "mask_decoder.roi_conv"
@@ -119,44 +115,3 @@ def disturb_descriptors(
     is_kept = torch.rand(size, generator=generator, device=device) >= share
     disturbed = (descriptors * gain + descriptors.std(dim=0) * noise) * is_kept / (1 - share)
     return torch.as_tensor(disturbed)
-
-
-def describe_batches(
-    model: OVSAM,
-    source: BatchSource[InstanceBatch],
-    count: int,
-    folder: Path,
-    on_batch_done: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Describe the regions of the first micro-batches; those that `folder` has are read.
-
-    Args:
-        model: trunk and FPN are used.
-        source: of micro-batches with regions.
-        count: micro-batches.
-        folder: one file a micro-batch.
-        on_batch_done: called with the number done.
-
-    Returns:
-        (n, DESCRIPTOR_SIZE) float16 descriptors and (n,) int64 labels.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for index in range(count):
-        path = folder / f"{index:06d}.pt"
-        if not path.exists():
-            with write_whole_file(path) as file:
-                torch.save(_describe(model, source[index]), file)
-        found.append(torch.load(path, weights_only=True))
-        if on_batch_done is not None:
-            on_batch_done(index + 1)
-    return torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
-
-
-def _describe(model: OVSAM, batch: InstanceBatch) -> tuple[Tensor, Tensor]:
-    regions = batch.regions
-    assert regions is not None  # the recipe asks for them
-    with torch.inference_mode():
-        levels = model.fpn_neck(model.backbone(batch.pixels))
-        found = describe_regions(levels, regions.boxes_xyxy, regions.image_index)
-    return found.half().clone(), regions.labels

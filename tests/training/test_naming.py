@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +10,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovsam_cli.errors import InputError
 from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
 from ovsam_cli.model.tiny_regions import DESCRIPTOR_SIZE
+from ovsam_cli.training.distributed import Ranks
 from ovsam_cli.training.instance_batches import InstanceBatch
 from ovsam_cli.training.naming import (
     NAME_NOISE,
     NameLosses,
     RegionSource,
-    describe_batches,
     disturb_descriptors,
 )
+from ovsam_cli.training.region_files import SETTINGS_NAME, RegionFiles, describe_batches
 from ovsam_cli.training.region_sampling import NamedRegions
 
 SIZE = 128
@@ -60,8 +63,16 @@ class Views:
         )
 
 
+def describe(
+    model: OVSAM, views: Views, count: int, folder: Path, seed: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    found = describe_batches(model, views, count, RegionFiles(folder, {"seed": seed}))
+    assert found is not None
+    return found
+
+
 def test_descriptors_are_those_the_head_sees(model: OVSAM, tmp_path: Path) -> None:
-    descriptors, labels = describe_batches(model, Views(), 3, tmp_path)
+    descriptors, labels = describe(model, Views(), 3, tmp_path)
     assert descriptors.shape == (6, DESCRIPTOR_SIZE) and labels.tolist() == [0, 3, 1, 3, 2, 3]
     batch = Views()[1]
     assert batch.regions is not None
@@ -77,10 +88,56 @@ def test_descriptors_are_those_the_head_sees(model: OVSAM, tmp_path: Path) -> No
 
 def test_described_batches_are_read_again(model: OVSAM, tmp_path: Path) -> None:
     views = Views()
-    first, _ = describe_batches(model, views, 2, tmp_path)
-    more, _ = describe_batches(model, views, 3, tmp_path)
+    first, _ = describe(model, views, 2, tmp_path)
+    more, _ = describe(model, views, 3, tmp_path)
     assert views.num_made == 3
     assert torch.equal(more[:4], first)
+
+
+def test_regions_of_other_settings_are_refused(model: OVSAM, tmp_path: Path) -> None:
+    """Another seed, data or trunk took the old files by their numbers."""
+    describe(model, Views(), 1, tmp_path)
+    with pytest.raises(InputError, match=r"settings\.json: .* seed 1 there, 2 now"):
+        describe(model, Views(), 1, tmp_path, seed=2)
+    (tmp_path / SETTINGS_NAME).unlink()
+    with pytest.raises(InputError, match=r"no settings\.json that says of what; remove the folder"):
+        describe(model, Views(), 1, tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    describe(model, Views(), 1, tmp_path, seed=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half a file"])
+def test_damaged_regions_are_described_again(model: OVSAM, tmp_path: Path, content: bytes) -> None:
+    views = Views()
+    first, _ = describe(model, views, 2, tmp_path)
+    (tmp_path / "000001.pt").write_bytes(content)
+    again, _ = describe(model, views, 2, tmp_path)
+    assert views.num_made == 3 and torch.equal(again, first)
+
+
+def test_describing_stops_when_time_is_up(model: OVSAM, tmp_path: Path) -> None:
+    files = RegionFiles(tmp_path, {"seed": 1})
+    assert describe_batches(model, Views(), 2, files, deadline=0.0) is None
+    first, _ = describe(model, Views(), 2, tmp_path)
+    kept = describe_batches(model, Views(), 2, files, deadline=0.0)  # nothing is left to do
+    assert kept is not None and torch.equal(kept[0], first)
+
+
+def test_ranks_describe_their_shares(model: OVSAM, tmp_path: Path) -> None:
+    """The second of two ranks describes the second of three; the first one is not there."""
+    views = Views()
+    RegionFiles(tmp_path, {"seed": 1}).prepare()
+    with pytest.raises(InputError, match="all need to see one folder"):
+        describe_batches(model, views, 3, RegionFiles(tmp_path, {"seed": 1}), ranks=Second(1, 2))
+    assert views.num_made == 1 and [one.name for one in tmp_path.glob("*.pt")] == ["000001.pt"]
+
+
+class Second(Ranks):
+    """A second rank that waits for nobody."""
+
+    def greatest(self, values: Sequence[int]) -> list[int]:
+        return list(values)
 
 
 def test_regions_depend_on_their_number_alone_and_rare_names_come_more_often() -> None:
