@@ -17,7 +17,7 @@ train_app.command("sam2clip")(sam2clip)
 train_app.command("clip2sam")(clip2sam)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 
 
 @train_app.command()

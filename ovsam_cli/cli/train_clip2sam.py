@@ -82,7 +82,7 @@ def clip2sam(
     val_images: Annotated[Path | None, typer.Option(help="Folder of its images.")] = None,
     val_steps: Annotated[int, typer.Option(min=0, help="Steps between validations.")] = 0,
     val_count: Annotated[int, typer.Option(min=1, help="Images of a validation.")] = 100,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Train masks and names on annotated images; run again to go on."""

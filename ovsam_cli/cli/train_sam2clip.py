@@ -119,7 +119,7 @@ def sam2clip(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 2,
     val_count: Annotated[int, typer.Option(min=0, help="Images held out for validation.")] = 0,
     val_steps: Annotated[int, typer.Option(min=0, help="Steps between validations.")] = 0,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Train a neck on a frozen CLIP trunk to make SAM's features; run again to go on."""

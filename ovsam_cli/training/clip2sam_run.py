@@ -16,6 +16,7 @@ from ovsam_cli.labelling.text_embeddings import TextEmbeddings
 from ovsam_cli.model.official_files import LAST_NAME, TRAINED_NAME
 from ovsam_cli.model.run_checkpoints import ORIGIN_SETTING
 from ovsam_cli.model.tiny_decoder import TinyMaskDecoder
+from ovsam_cli.model.unpickling import compute_sha256
 from ovsam_cli.training.batches import B, BatchSource, LossModule, derive_seed
 from ovsam_cli.training.checkpoints import Settings, StageFacts
 from ovsam_cli.training.clip2sam import Clip2SamLosses
@@ -137,7 +138,7 @@ def _train_names(text: Tensor, source: InstanceSource, run: _Run) -> TrainingSum
 
 def _describe_views(source: InstanceSource, run: _Run) -> Settings:
     """All that decides about described regions; how their names are learned does not."""
-    free = ("stage", "iou head", "text embeddings", "recipe")
+    free = ("stage", "iou head", "text embeddings", "recipe", "validation")
     kept = {name: value for name, value in run.facts.settings.items() if name not in free}
     return {**kept, "views": str(source.options)}
 
@@ -205,6 +206,11 @@ def _build_validation(
         return None
     annotations, images = options.validation
     dataset = read_instances(annotations, images)
+    if not any(one.instances for one in dataset.images[: options.validation_images]):
+        raise InputError(
+            f"{annotations}: no objects to validate on in its first {options.validation_images:,} "
+            "images; give annotated ones, or more with --val-count"
+        )
     check_image_files(dataset)
     trunk_is_trained = any(
         path.partition(".")[0] == "backbone" for path in options.recipe.losses.trained
@@ -232,5 +238,14 @@ def _describe(
         **{f"annotations of {place}": digest for place, digest in data.digests.items()},
         "vocabulary": data.vocabulary.sha256(),
         "text embeddings": text.text_hash,
+        "validation": _describe_validation(options),
         "recipe": str(replace(options.recipe, max_steps=None, images_a_step=0)),
     }
+
+
+def _describe_validation(options: Clip2SamRunOptions) -> str:
+    """What decides which checkpoint is the best."""
+    if options.validation is None:
+        return "none"
+    digest = compute_sha256(options.validation[0])
+    return f"{options.validation_images} images, steps {options.validation_steps}, {digest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,8 @@ def parse_data_spec(text: str) -> DataSpec:
             raise InputError(
                 f"--data {text}: {number!r} is no number; write {source}=WEIGHT"
             ) from None
-        if not weight > 0:
-            raise InputError(f"--data {text}: the weight must be greater than 0")
+        if not 0 < weight < math.inf:
+            raise InputError(f"--data {text}: the weight must be greater than 0, and finite")
     file, colon, images = source.partition(".json:")
     if colon:
         return DataSpec(Path(f"{file}.json"), Path(images), weight)

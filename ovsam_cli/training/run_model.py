@@ -8,7 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ovsam_cli.model.official_files import START_NAME, TEXT_PREFIX, TRAINED_NAME
+from ovsam_cli.model.official_files import (
+    BEST_NAME,
+    LAST_NAME,
+    START_NAME,
+    TEXT_PREFIX,
+    TRAINED_NAME,
+)
 from ovsam_cli.model.own_files import ModelWeights, save_weights
 from ovsam_cli.model.run_checkpoints import Finish, read_checkpoint, read_finish, save_start
 from ovsam_cli.training.clip2sam_inputs import StartModel
@@ -49,8 +55,13 @@ class RunModel:
         (self.folder / TRAINED_NAME).unlink(missing_ok=True)
 
     def _keep_start(self) -> None:
+        if self._is_kept:
+            return
         path = self.folder / START_NAME
-        if not self._is_kept and (not path.is_file() or read_finish(path) != self.finish):
+        goes_on = (self.folder / LAST_NAME).exists()
+        if not goes_on:  # what an earlier run left is of another seed or other settings
+            (self.folder / BEST_NAME).unlink(missing_ok=True)
+        if not goes_on or not path.is_file() or read_finish(path) != self.finish:
             save_start(self.folder, self._weights(), self.finish)
         self._is_kept = True
 

@@ -87,6 +87,7 @@ def train_sam2clip(options: Sam2ClipOptions, listeners: Listeners) -> StageSumma
                 "images a micro-batch": options.images_per_batch,
                 "trunk": compute_sha256(options.trunk),
                 "teacher": _name_teacher(cache, teacher),
+                "validation": f"{len(held_out)} images, steps {options.validation_steps}",
             },
             config=config.to_json(),
         ),

@@ -186,6 +186,22 @@ def test_a_run_goes_on_with_the_same_files_only(tmp_path: Path) -> None:
     assert f"annotations of {scenes} " in refused.output
 
 
+def test_a_run_begun_anew_has_its_own_start(tmp_path: Path) -> None:
+    """Without last.pt, another seed took over the start and the best of the run before."""
+    scenes = write_scenes(tmp_path / "scenes")
+    trunk = write_random_trunk(tmp_path / "lite0.pth")
+    out = tmp_path / "run"
+    command = [out, "--data", scenes, "--model", "tiny", "--recipe", "tiny", "--trunk", trunk]
+    command += ["--max-steps", 1, "--batch", 1, "--accumulate", 1]
+    assert run(*command, "--seed", 1).exit_code == 0
+    start = (out / "start.safetensors").read_bytes()
+    (out / "last.pt").rename(out / "best.pt")
+    assert run(*command, "--seed", 2).exit_code == 0
+    assert (out / "start.safetensors").read_bytes() != start
+    assert not (out / "best.pt").exists()
+    assert_same(read_model(out / "last.pt"), read_model(out / "model.safetensors"))
+
+
 @pytest.mark.parametrize("recipe", ["tiny", "tiny-names"])
 def test_checkpoints_of_tiny_are_finished_as_its_result(tmp_path: Path, recipe: str) -> None:
     """Trust in boxes, a share of the start, half precision."""
@@ -204,6 +220,9 @@ def test_checkpoints_of_tiny_are_finished_as_its_result(tmp_path: Path, recipe: 
     [
         (["--data", "x=much"], "'much' is no number; write x=WEIGHT"),
         (["--data", "x=0"], "must be greater than 0"),
+        (["--data", "x=inf"], "must be greater than 0, and finite"),
+        (["--data", "x=nan"], "must be greater than 0, and finite"),
+        (["--data", "x", "--seed", "-1"], "'-1' is not in the range"),
         (["--data", "a.json"], "give its images too: a.json:IMAGES"),
         (
             ["--data", "nowhere", "--model", __file__],
@@ -241,3 +260,37 @@ def test_models_that_are_not_there(
     result = run(tmp_path / "out", "--data", "x.json:none", "--classes", "all", *extra)
     assert result.exit_code == code, result.output
     assert message in result.output
+
+
+def test_a_trunk_that_is_no_weights_file(tmp_path: Path) -> None:
+    """The restricted reader's own text advises to read the file without protection."""
+    trunk = tmp_path / "trunk.json"
+    trunk.write_text('{"a": 1}')
+    scenes = write_scenes(tmp_path / "scenes")
+    command = ["--data", scenes, "--model", "tiny", "--recipe", "tiny", "--trunk", trunk]
+    result = run(tmp_path / "out", *command)
+    assert result.exit_code == 4, result.output
+    assert "trunk.json: not the weights of EfficientNet-Lite0 (damaged" in result.output
+    assert "weights_only" not in result.output
+
+
+def test_validation_decides_which_checkpoint_is_best(tmp_path: Path) -> None:
+    """A run does not go on with another one; one without objects is refused at the start."""
+    scenes = write_scenes(tmp_path / "scenes")
+    start = write_small_checkpoint(tmp_path / "small.safetensors")
+    annotations = tmp_path / "val.json"
+    annotations.write_text((scenes / "instances.json").read_text())
+    command = [tmp_path / "run", "--data", scenes, "--model", start, "--classes", "all"]
+    command += ["--max-steps", 1, "--accumulate", 1]
+    validation = ["--val-annotations", annotations, "--val-images", scenes / "images"]
+    assert run(*command, *validation).exit_code == 0
+    for changed in ([], [*validation, "--val-count", 1], [*validation, "--val-steps", 1]):
+        refused = run(*command, *changed)
+        assert refused.exit_code == 2, refused.output
+        assert "trained with other settings: validation " in refused.output
+    content = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps({**content, "annotations": []}))
+    refused = run(tmp_path / "new", *command[1:], *validation)
+    assert refused.exit_code == 2, refused.output
+    assert "val.json: no objects to validate on in its first 100 images" in refused.output
+    assert not (tmp_path / "new" / "last.pt").exists()
