@@ -55,6 +55,7 @@ class _Saved(TypedDict, total=False):
     step: int
     seconds: float
     best_score: float
+    validated_step: int
     num_nonfinite: int
     window: WindowState
 
@@ -70,6 +71,7 @@ class TrainingState:
         step: updates done.
         seconds: of training so far.
         best_score: greatest of the validations.
+        validated_step: of the last validation; `step` may be due for one that a kill took away.
         num_nonfinite: steps in a row that were skipped.
         window: since the last line of the log.
     """
@@ -80,6 +82,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     best_score: float = -math.inf
+    validated_step: int = 0
     num_nonfinite: int = 0
     window: Window = field(default_factory=Window)
 
@@ -108,6 +111,7 @@ class TrainingState:
                 "step": self.step,
                 "seconds": self.seconds,
                 "best_score": self.best_score,
+                "validated_step": self.validated_step,
                 "num_nonfinite": self.num_nonfinite,
                 "window": self.window.to_state(),
             },
@@ -153,6 +157,7 @@ class TrainingState:
                     value.copy_(saved[key])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.best_score = float(state["best_score"])
+            self.validated_step = int(state["validated_step"])
             self.num_nonfinite = int(state["num_nonfinite"])
             self.window = Window(**state["window"])
         except UNREADABLE as error:

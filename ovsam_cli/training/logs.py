@@ -104,17 +104,29 @@ class RunLog:
         folder: of the run.
         step: of the checkpoint the run goes on from; 0: from the start.
         first_index: number of its first micro-batch.
+        validated_step: of the last validation that counts; lines of later ones are dropped.
         on_log: called with each line.
     """
 
     def __init__(
-        self, folder: Path, *, step: int, first_index: int, on_log: Callable[[LogLine], None] | None
+        self,
+        folder: Path,
+        *,
+        step: int,
+        first_index: int,
+        validated_step: int,
+        on_log: Callable[[LogLine], None] | None,
     ) -> None:
         self._log = folder / LOG_NAME
         self._skipped = folder / SKIPPED_NAME
         self._on_log = on_log
-        _drop_lines(self._log, "step", step + 1)
-        _drop_lines(self._skipped, "index", first_index)
+        _drop_lines(
+            self._log,
+            lambda row: (
+                int(row["step"]) <= (validated_step if row["kind"] == "validation" else step)
+            ),
+        )
+        _drop_lines(self._skipped, lambda row: int(row["index"]) < first_index)
         self._board = _open_board(folder / BOARD_FOLDER, step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -171,11 +183,11 @@ def read_log(path: Path) -> list[dict[str, float | int | str]]:
     return rows
 
 
-def _drop_lines(path: Path, key: str, start: int) -> None:
-    """Keep the lines whose `key` is below `start`."""
+def _drop_lines(path: Path, is_kept: Callable[[LogLine], bool]) -> None:
+    """Leave out the other lines, and a torn one."""
     if not path.exists():
         return
-    kept = [row for row in read_log(path) if int(row[key]) < start]
+    kept = [row for row in read_log(path) if is_kept(row)]
     if len(kept) == path.read_bytes().count(b"\n"):
         return  # nothing to drop, nothing torn
     with write_whole_file(path) as file:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ from ovsam_cli.training.distributed import Ranks, SharedLosses, find_ranks, join
 from ovsam_cli.training.logs import LogLine, RunLog, Window
 from ovsam_cli.training.optimizer import build_optimizer
 from ovsam_cli.training.schedule import LoopOptions
+from ovsam_cli.training.stages import TrainingSummary
 from ovsam_cli.training.steps import Gradients, Stepper
 from ovsam_cli.training.stopping import StopSignals, explain_failure
 
@@ -40,26 +40,6 @@ __all__ = ["LoopOptions", "LossModule", "TrainingSummary", "train"]
 
 MAX_NONFINITE = 10  # skipped steps in a row
 Validate = Callable[[Mapping[str, Tensor]], Validated]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSummary:
-    """How a call of `train` ended.
-
-    Attributes:
-        steps: done so far, by earlier calls too.
-        seconds: of training so far, without validation.
-        is_finished: the schedule's end was reached; else the same call again goes on.
-        best_score: greatest score of the validations, -inf without any.
-        checkpoint: `best.pt` where there was a validation, else `last.pt`;
-            `load_trained_weights` reads either.
-    """
-
-    steps: int
-    seconds: float
-    is_finished: bool
-    best_score: float
-    checkpoint: Path
 
 
 def train(
@@ -157,10 +137,14 @@ class _Loop:
 
     def run(self, source: BatchSource[B], signals: StopSignals) -> int:
         """Train; the number of the signal that ended it, or 0."""
-        if self._state.step >= self._options.max_steps:
+        is_validated = self._is_validated()
+        if is_validated and self._state.step >= self._options.max_steps:
             return 0
         log = self._open_log()
         try:
+            if not is_validated:  # ended between a checkpoint and its validation
+                self._validate(log)
+                self._save(log)
             return self._run_steps(source, signals, log)
         finally:
             if log is not None:
@@ -181,13 +165,18 @@ class _Loop:
                 is_stop = bool(agreed.signal_number) or agreed.is_out_of_time
                 if is_last or is_stop or agreed.checkpoint_due:
                     self._save(log)  # before validation, which may fail
-                every = options.validation_steps
-                if is_last or (every and state.step % every == 0):
+                if not self._is_validated():
                     self._validate(log)
                     self._save(log)
                 if is_stop:
                     return agreed.signal_number
         return 0
+
+    def _is_validated(self) -> bool:
+        """Whether the validation due after this step, if one is, has been made."""
+        step, every = self._state.step, self._options.validation_steps
+        is_due = step >= self._options.max_steps or (every > 0 and step % every == 0)
+        return not is_due or self._state.validated_step >= step
 
     def _open_log(self) -> RunLog | None:
         """The log, on the first rank."""
@@ -195,7 +184,13 @@ class _Loop:
             return None
         folder, step = self._options.folder, self._state.step
         first = step * self._order.batches_per_step
-        return RunLog(folder, step=step, first_index=first, on_log=self._callbacks.on_log)
+        return RunLog(
+            folder,
+            step=step,
+            first_index=first,
+            validated_step=self._state.validated_step,
+            on_log=self._callbacks.on_log,
+        )
 
     def _step(self, batches: Iterator[B], signals: StopSignals) -> _Agreed:
         state, started = self._state, time.monotonic()
@@ -274,6 +269,7 @@ class _Loop:
             if found.scores["score"] > state.best_score:
                 state.best_score = found.scores["score"]
                 state.save_best(self._options.folder, self._facts)
+        state.validated_step = state.step
         self._ranks.wait()
 
     def _save(self, log: RunLog | None) -> None:

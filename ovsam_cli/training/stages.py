@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovsam_cli.training.logs import LogLine
-from ovsam_cli.training.loop import TrainingSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +16,26 @@ class Listeners:
     on_message: Callable[[str], None]
     on_log: Callable[[LogLine], None]
     on_progress: Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSummary:
+    """How a call of `train` ended.
+
+    Attributes:
+        steps: done so far, by earlier calls too.
+        seconds: of training so far, without validation.
+        is_finished: the schedule's end was reached; else the same call again goes on.
+        best_score: greatest score of the validations, -inf without any.
+        checkpoint: `best.pt` where there was a validation, else `last.pt`;
+            `load_trained_weights` reads either.
+    """
+
+    steps: int
+    seconds: float
+    is_finished: bool
+    best_score: float
+    checkpoint: Path
 
 
 @dataclass(frozen=True, slots=True)

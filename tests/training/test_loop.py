@@ -234,6 +234,39 @@ def test_best_weights_are_kept(options: LoopOptions) -> None:
     ]
 
 
+@pytest.mark.parametrize(("every", "fails_at"), [(0, 12), (4, 8), (4, 12)])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_validation_that_a_kill_took_is_made_up_for(
+    options: LoopOptions, tmp_path: Path, every: int, fails_at: int, where: str
+) -> None:
+    """It decides which checkpoint is best; killed in it, or when its line was in the log."""
+    options = replace(options, validation_steps=every, checkpoint_seconds=0.0)
+    whole = replace(options, folder=tmp_path / "whole")
+    train_toy(whole)
+
+    class Killed(Exception):
+        pass
+
+    def validate(weights: Mapping[str, Tensor]) -> Validated:
+        step = torch.load(options.folder / LAST_NAME, weights_only=True)["step"]
+        if step == fails_at and where == "before":
+            raise Killed
+        return judge(weights)
+
+    def on_log(line: LogLine) -> None:
+        if line["kind"] == "validation" and line["step"] == fails_at and where == "after":
+            raise Killed
+
+    stage = (ToyLosses(), ToySource(), options)
+    with pytest.raises(Killed):
+        train(*stage, device=CPU, validate=validate, on_log=on_log)
+    assert torch.load(options.folder / LAST_NAME, weights_only=True)["step"] == fails_at
+    summary, module = train_toy(options)
+    assert len(module.seen) == 12 - fails_at
+    assert summary.is_finished and summary.checkpoint == options.folder / BEST_NAME
+    assert_same_runs(options.folder, whole.folder)
+
+
 def test_average_follows_the_weights(options: LoopOptions) -> None:
     _, module = train_toy(options)
     average = load_trained_weights(options.folder / LAST_NAME)
