@@ -7,11 +7,14 @@ to keep, and the number of loader workers changes nothing.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -22,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from ovsam_cli.errors import InputError
 
 PREFETCHED = 3  # micro-batches a worker makes ahead
-WORKER_GRACE_SECONDS = 60  # that a worker goes on after it was told to end
+PARENT_CHECK_SECONDS = 1.0  # between a worker's looks whether its process is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +162,19 @@ def iter_batches(
         num_workers=num_workers,
         prefetch_factor=PREFETCHED if num_workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=_live_as_long_as_parent,
     )
-    for batch in loader:
-        if isinstance(batch, _Refusal):
-            raise InputError(batch.text)
-        yield batch
+    others = {*multiprocessing.active_children()}
+    try:
+        for batch in loader:
+            if isinstance(batch, _Refusal):
+                raise InputError(batch.text)
+            yield batch
+    finally:
+        # The loader has waited some seconds for each; whoever still makes a batch ignores SIGTERM.
+        if num_workers:
+            for worker in {*multiprocessing.active_children()} - others:
+                worker.kill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +212,19 @@ def _as_it_is(batch: B) -> B:
     return batch
 
 
-def _outlive_signals(worker: int) -> None:
+def _live_as_long_as_parent(worker: int) -> None:
     """Ctrl-C and kill reach the whole group; the main process finishes its step with its workers.
 
-    A terminated worker still ends in time: the interpreter terminates those it finds at its own
-    exit and waits for them.
+    A step may take minutes, so a worker ends when it is no longer needed, not after some time:
+    when the loop ends, or when the main process is gone, however that came.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _end_soon)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_soon(number: int, frame: FrameType | None) -> None:
-    signal.alarm(WORKER_GRACE_SECONDS)
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)
