@@ -1,6 +1,6 @@
 """Checkpoints of `ovsam train clip2sam` as models: trained parts on the weights they started from.
 
-A run's `last.pt` and `best.pt` hold what is trained; `start.safetensors` beside them, written once
+A run's `last.pt` and `best.pt` hold what is trained; `start.safetensors` beside them, written anew
 before the first of them, holds the whole model as training began. Both together are a model at
 any moment, after a kill too.
 """
