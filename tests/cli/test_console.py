@@ -46,7 +46,8 @@ def test_signals_stop_with_their_code(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    # A shell starts background jobs with SIGINT ignored; tests may run in one.
+    # A shell starts background jobs with SIGINT ignored, nohup with SIGHUP; tests may run there.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (
         pytest.raises(typer.Exit) as exit_,

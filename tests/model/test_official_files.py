@@ -25,6 +25,12 @@ from ovsam_cli.model.ovsam import PRESETS
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def small_files_of_published_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files here have the published names and little inside."""
+    monkeypatch.setattr("ovsam_cli.model.known_files.KNOWN_SHA256", {})
+
+
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
     """A narrow model's tensors under canonical keys, CLIP's exact in half precision."""

@@ -53,7 +53,8 @@ LIMITS = (
     ("*/clip_logits_*", 1e-3, 0.0),
     ("*/clip_roi_logits", 1e-3, 0.0),
     ("*/clip_vec_*", 0.0, 5e-5),
-    ("*/clip_roi_vectors", 0.0, 5e-5),
+    # Folded norms and two threads together come to 6e-5; the logits made of them are held to 1e-3.
+    ("*/clip_roi_vectors", 0.0, 1e-4),
     ("*/ensemble_*", 1e-3, 0.0),
     ("imgB/image_embedding", 4e-3, 0.0),  # recorded in half precision
     ("*", 0.0, 2e-5),
