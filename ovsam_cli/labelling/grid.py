@@ -162,9 +162,8 @@ def measure_masks(
     inside = mask_logits[:, 0, :rows, :columns]
     above = inside > 0  # (B, rows, columns)
     high, low = (_count(inside > cut) for cut in (stability_offset, -stability_offset))
-    bits = _pack_bits(above.cpu().numpy())
     return GridMasks(
-        bits=bits,
+        bits=(bits := _pack_bits(above.cpu().numpy())),
         areas=_count_bits(bits),
         boxes_xyxy=_find_boxes(above),
         stability_scores=(high / np.maximum(low, 1)).astype(np.float32),
@@ -212,9 +211,8 @@ def _find_boxes(masks: Tensor) -> IntArray:
 
 def _find_extent(lit: BoolArray) -> tuple[IntArray, IntArray]:
     """(N, n) bool -> first lit position and one behind the last, both (N,); zeros if none is."""
-    is_any = lit.any(axis=1)
-    start, from_end = lit.argmax(axis=1), lit[:, ::-1].argmax(axis=1)
-    return start * is_any, (lit.shape[1] - from_end) * is_any
+    is_any, from_end = lit.any(axis=1), lit[:, ::-1].argmax(axis=1)
+    return lit.argmax(axis=1) * is_any, (lit.shape[1] - from_end) * is_any
 
 
 def _pack_bits(masks: BoolArray) -> NDArray[np.uint64]:
