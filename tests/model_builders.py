@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from ovsam_cli.model.checkpoint import build_ovsam
-from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
+from ovsam_cli.model.config import PRESETS, OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 
 # Published depths, hence the published keys; the narrowest sizes that work.

@@ -9,30 +9,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ovsam_cli.benchmarking import ready_model
 from ovsam_cli.model.checkpoint import build_ovsam, save_weights
-from ovsam_cli.model.ovsam import OVSAMConfig
 
-SMALL = OVSAMConfig(
+SMALL = replace(
+    ready_model.SMALL,
     name="small",
     model_size=128,
-    embed_dim=32,
     grid_size=8,
-    decoder_heads=4,
-    decoder_mlp_dim=64,
     text_dim=384,
     text_tower="minilm-l6",
-    fpn_channels=(32, 64, 128, 256),
-    fpn_dim=16,
-    head_roi_size=4,
-    clip_roi_size=4,
-    trained_on=("cat", "dog"),
-    trunk_layers=(1, 1, 1, 1),
-    trunk_width=8,
-    trunk_heads=4,
-    trunk_image_size=128,
-    neck_dim=32,
-    neck_depth=2,
-    neck_heads=2,
     neck_window=4,
 )
 

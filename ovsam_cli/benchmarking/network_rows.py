@@ -17,9 +17,9 @@ from ovsam_cli.benchmarking.samples import draw_boxes, make_box_prompts
 from ovsam_cli.benchmarking.settings import MINIMAL, BenchSettings
 from ovsam_cli.labelling.model_prompts import to_model_prompts
 from ovsam_cli.model.clip_encoder import AttentionPool
+from ovsam_cli.model.config import PRESETS
 from ovsam_cli.model.inference import prepare_for_inference
 from ovsam_cli.model.mask_decoder import MaskDecoder
-from ovsam_cli.model.ovsam import PRESETS
 
 RELATIVE_LIMIT = 1e-5  # largest difference over largest value, float32
 PUBLISHED = PRESETS["rn50x16"]

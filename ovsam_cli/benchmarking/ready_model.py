@@ -19,7 +19,8 @@ from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.text_embeddings import TextEmbeddings
 from ovsam_cli.model.checkpoint import LoadedModel, build_ovsam
-from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
+from ovsam_cli.model.config import PRESETS, OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.own_files import save_weights
 from ovsam_cli.vocabulary import read_vocabulary
 

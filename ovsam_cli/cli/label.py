@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ovsam_cli.labelling.run_files import RunSummary
 
 MODEL, NAMES, FILES = "Model and speed", "Masks and names", "Output files"
+RESUME = "Run the same command again to go on."
 # Schedulers follow their signal by SIGKILL after a while; a terminal's user wants it sooner.
 SECONDS_TO_STOP = 4.0
 STOPPING = "\nfinishing the images in hand; once more stops at once\n"
@@ -166,23 +167,13 @@ def label(
 ) -> None:
     """Segment and name every prompted object; run again to go on where a run stopped."""
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
-    with one_line_errors(
-        console,
-        how_to_resume="Run the same command again to go on.",
-        seconds_to_stop=SECONDS_TO_STOP,
-    ) as signals:
-        from ovsam_cli.labelling.options import (
-            GridOptions,
-            LabelOptions,
-            LabelRequest,
-            parse_previews,
-            parse_size,
-        )
+    with one_line_errors(console, how_to_resume=RESUME, seconds_to_stop=SECONDS_TO_STOP) as signals:
+        from ovsam_cli.labelling import options as asked
 
-        options = LabelOptions(
+        options = asked.LabelOptions(
             dtype=dtype,
-            batch_size=parse_size("--batch-size", batch_size),
-            prompts_per_batch=parse_size("--prompts-per-batch", prompts_per_batch),
+            batch_size=asked.parse_size("--batch-size", batch_size),
+            prompts_per_batch=asked.parse_size("--prompts-per-batch", prompts_per_batch),
             compile=compile_mode,
             fusion=fusion,
             min_score=min_score,
@@ -193,10 +184,10 @@ def label(
             unknown_name=unknown_name,
             masks=masks,
             exif=exif,
-            num_previews=parse_previews(previews),
-            grid=None if prompts else GridOptions(grid, crop_layers, nms_iou),
+            num_previews=asked.parse_previews(previews),
+            grid=None if prompts else asked.GridOptions(grid, crop_layers, nms_iou),
         )
-        request = LabelRequest(
+        request = asked.LabelRequest(
             images=tuple(images),
             vocabulary=vocabulary,
             prompts=prompts,

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ovsam_cli.labelling.options import CompileMode
+from ovsam_cli.model.config import TrunkName
 from ovsam_cli.model.mask_decoder import MaskDecoder
-from ovsam_cli.model.ovsam import OVSAM, TrunkName
+from ovsam_cli.model.ovsam import OVSAM
 
 LONG_RUN_SECONDS = 300.0
 # Seconds an image and a prompt on a large GPU without compiling: predicted from operations and

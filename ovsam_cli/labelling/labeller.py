@@ -21,9 +21,9 @@ from ovsam_cli.labelling.text_embeddings import (
 from ovsam_cli.mask_edges.encoding import is_compiling_worthwhile
 from ovsam_cli.model.checkpoint import LoadedModel, load_model
 from ovsam_cli.model.clip2sam import Fusion
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.hub import cache_folder, list_models
 from ovsam_cli.model.inference import prepare_for_inference
-from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.own_files import read_config
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.vocabulary import Vocabulary, resolve_trained_names

@@ -13,6 +13,7 @@ from torch import Tensor
 from ovsam_cli.errors import CheckpointError, OutputError
 from ovsam_cli.model.clip2sam import Fpn, RegionHead
 from ovsam_cli.model.clip_encoder import build_clip_trunk
+from ovsam_cli.model.config import PRESETS, OVSAMConfig
 from ovsam_cli.model.hub import download_model
 from ovsam_cli.model.known_files import check_known_files, write_checksum
 from ovsam_cli.model.known_models import DESCRIPTIONS, KNOWN_SHA256, OFFICIAL_NOTICE
@@ -23,7 +24,7 @@ from ovsam_cli.model.official_files import (
     find_weight_files,
     read_official,
 )
-from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.own_files import ModelWeights, narrow, save_weights
 from ovsam_cli.model.prompt_encoder import PromptEncoder
 from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ovsam_cli.errors import CheckpointError, OutputError
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.official_files import TEXT_PREFIX
-from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.unpickling import read_tensors
 
 CONFIG_KEY = "ovsam_config"

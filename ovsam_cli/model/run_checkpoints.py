@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ovsam_cli.errors import CheckpointError
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.official_files import START_NAME, TEXT_PREFIX
-from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.own_files import ModelWeights, narrow, read_metadata, read_own, save_weights
 from ovsam_cli.model.tiny_build import build_tiny
 from ovsam_cli.model.tiny_decoder import TinyMaskDecoder

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ovsam_cli.errors import CheckpointError
 from ovsam_cli.model.checkpoint import build_ovsam
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.official_files import without_wrapper
-from ovsam_cli.model.ovsam import OVSAMConfig
 from ovsam_cli.model.unpickling import Messages, read_tensors
 
 DECODER_PREFIX = "mask_decoder.mask_decoder."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ovsam_cli.model.ovsam import OVSAM, OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.prompt_encoder import PromptEncoder
 from ovsam_cli.model.tiny import FineNeck, TinyNeck
 from ovsam_cli.model.tiny_decoder import TinyMaskDecoder

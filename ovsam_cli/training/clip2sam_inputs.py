@@ -17,10 +17,11 @@ from ovsam_cli.labelling.text_embeddings import (
     read_text_embeddings,
 )
 from ovsam_cli.model.checkpoint import build_ovsam, load_model
+from ovsam_cli.model.config import PRESETS
 from ovsam_cli.model.known_models import OFFICIAL_NOTICE, OWN_NOTICE
 from ovsam_cli.model.minilm import MiniLmTextEncoder, read_name_vectors
 from ovsam_cli.model.official_files import check_weights, read_official
-from ovsam_cli.model.ovsam import OVSAM, PRESETS
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint
 from ovsam_cli.model.sam_files import load_sam_decoder
 from ovsam_cli.model.text_encoder import PLAIN_TEMPLATES, TextEncoder, build_clip_text_encoder
@@ -131,7 +132,7 @@ def _start_published(source: ModelSource, on_message: Messages) -> StartModel:
     # The authors' necks are .pth files; `ovsam train sam2clip` writes safetensors.
     is_own = source.sam2clip.suffix == ".safetensors"
     notice = OWN_NOTICE if is_own else OFFICIAL_NOTICE
-    origin = describe_files(clip=source.clip, sam2clip=source.sam2clip, sam=source.sam)
+    origin = describe_files({"clip": source.clip, "sam2clip": source.sam2clip, "sam": source.sam})
     return StartModel(model, origin, official.text_weights, encoder, notice)
 
 
@@ -160,7 +161,7 @@ def _start_tiny(source: ModelSource) -> StartModel:
     model = build_tiny(config)
     encoder = MiniLmTextEncoder(name_vectors=read_name_vectors(), device=torch.device("cpu"))
     load_tiny_trunk(model, source.trunk, encoder)
-    origin = describe_files(trunk=source.trunk) + f", names {encoder.weights_sha256}"
+    origin = describe_files({"trunk": source.trunk}) + f", names {encoder.weights_sha256}"
     return StartModel(model, origin, {}, encoder, TINY_NOTICE)
 
 

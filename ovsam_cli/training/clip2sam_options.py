@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -131,6 +132,6 @@ def check_source(source: ModelSource) -> None:
             raise CheckpointError(f"--{name} {path}: no such weights file; {HINTS[name]}")
 
 
-def describe_files(**files: Path) -> str:
+def describe_files(files: Mapping[str, Path]) -> str:
     """Names and SHA-256 of weight files: what a run that goes on must find again."""
     return ", ".join(f"{name} {compute_sha256(path)}" for name, path in files.items())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ovsam_cli.errors import ImageError, InputError
 from ovsam_cli.images import preprocess, read_image
-from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.training.batches import SkippedImage
 from ovsam_cli.training.teacher_cache import TeacherCache
 from ovsam_cli.training.teacher_images import TeacherImage, TeacherImages

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovsam_cli.model.checkpoint import build_sam2clip_neck
-from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.sam2clip import Sam2ClipNeck
 from ovsam_cli.model.sam_encoder import SamEncoder
 from ovsam_cli.training.batches import LossModule

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.model.checkpoint import build_ovsam
+from ovsam_cli.model.config import PRESETS, OVSAMConfig
 from ovsam_cli.model.official_files import check_weights, read_official
-from ovsam_cli.model.ovsam import PRESETS, OVSAMConfig
 from ovsam_cli.model.run_checkpoints import read_own_or_checkpoint
 from ovsam_cli.model.unpickling import Messages
 from ovsam_cli.training.sam2clip import DistillRecipe, compute_sine_positions

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.unpickling import compute_sha256
 from ovsam_cli.training.batches import SkippedImage, Validated, derive_seed
 from ovsam_cli.training.checkpoints import StageFacts, load_trained_weights

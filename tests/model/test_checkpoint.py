@@ -10,7 +10,7 @@ from model_builders import NARROW_CONFIG, SMALL_CONFIG, build_small_model, make_
 from ovsam_cli.errors import CheckpointError, OutputError
 from ovsam_cli.model import hub
 from ovsam_cli.model.checkpoint import convert_model, load_model, verify_model
-from ovsam_cli.model.ovsam import PRESETS, OVSAMConfig
+from ovsam_cli.model.config import PRESETS, OVSAMConfig
 from ovsam_cli.model.own_files import save_weights
 
 CPU = torch.device("cpu")

@@ -9,8 +9,9 @@ from model_builders import SMALL_CONFIG, build_small_model, make_prompts, take_p
 from segment_anything.modeling import MaskDecoder as SamMaskDecoder
 from segment_anything.modeling import TwoWayTransformer as SamTransformer
 
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.mask_decoder import DecodedMasks, MaskPredictor
-from ovsam_cli.model.ovsam import OVSAM, ImageFeatures, OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.model.two_way import TwoWayTransformer
 
 

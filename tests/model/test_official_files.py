@@ -19,8 +19,8 @@ from torch import Tensor
 from ovsam_cli.errors import CheckpointError
 from ovsam_cli.model import checkpoint
 from ovsam_cli.model.checkpoint import build_ovsam, load_model
+from ovsam_cli.model.config import PRESETS
 from ovsam_cli.model.official_files import read_official, read_text_weights
-from ovsam_cli.model.ovsam import PRESETS
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ovsam_cli.errors import CheckpointError
 from ovsam_cli.model.checkpoint import load_model
-from ovsam_cli.model.ovsam import OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.sam_files import load_sam_decoder
 from ovsam_cli.model.tiny_build import TINY_CONFIG
 

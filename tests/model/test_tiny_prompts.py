@@ -8,7 +8,8 @@ import torch
 from model_builders import make_prompts, take_prompt
 
 from ovsam_cli.model.checkpoint import build_ovsam, load_model
-from ovsam_cli.model.ovsam import OVSAM, ImageFeatures, OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.model.own_files import save_weights
 from ovsam_cli.model.tiny_build import TINY_CONFIG
 

@@ -11,7 +11,8 @@ from small_model import SMALL
 from ovsam_cli.errors import InputError, VocabularyError
 from ovsam_cli.labelling.text_embeddings import TextEmbeddings
 from ovsam_cli.model.checkpoint import build_ovsam
-from ovsam_cli.model.ovsam import OVSAM, PRESETS, OVSAMConfig
+from ovsam_cli.model.config import PRESETS, OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.unpickling import compute_sha256
 from ovsam_cli.training.clip2sam_inputs import StartModel, build_start_model, embed_vocabulary
 from ovsam_cli.training.clip2sam_options import ModelSource

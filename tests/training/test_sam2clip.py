@@ -17,8 +17,8 @@ from torch import Tensor
 from ovsam_cli.errors import CheckpointError, InputError
 from ovsam_cli.images import preprocess, read_image
 from ovsam_cli.model.checkpoint import build_ovsam, convert_model, load_model
+from ovsam_cli.model.config import PRESETS
 from ovsam_cli.model.official_files import read_official
-from ovsam_cli.model.ovsam import PRESETS
 from ovsam_cli.model.own_files import save_weights
 from ovsam_cli.model.unpickling import read_tensors
 from ovsam_cli.training.checkpoints import load_trained_weights

@@ -19,7 +19,8 @@ from ovsam_cli.evaluation.datasets import InstanceDataset, InstanceImage
 from ovsam_cli.evaluation.protocol import Answers
 from ovsam_cli.masks import decode_mask, encode_mask
 from ovsam_cli.model.checkpoint import build_ovsam
-from ovsam_cli.model.ovsam import OVSAM, OVSAMConfig
+from ovsam_cli.model.config import OVSAMConfig
+from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.structures import Rle
 from ovsam_cli.training import validation
 from ovsam_cli.training.validation import (
