@@ -27,7 +27,7 @@ from PIL import Image
 from segment_anything import build_sam_vit_b
 
 from ovsam_cli.model.checkpoint import build_ovsam
-from ovsam_cli.model.ovsam import PRESETS
+from ovsam_cli.model.config import PRESETS
 from ovsam_cli.model.sam_encoder import build_sam_encoder
 
 NUM_IMAGES = 2
