@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +9,28 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
-from ovsam_cli import masks
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.label_layout import LabelRequest, place_labels
+from ovsam_cli.outputs.mask_paint import (
+    SUPERSAMPLING,
+    Color,
+    Shape,
+    cut_shape,
+    fill_opacity,
+    object_color,
+    paint_shape,
+)
 from ovsam_cli.outputs.prompt_marks import draw_prompts
 from ovsam_cli.structures import Detections, ImageResult, IntArray
 
 MIN_LONG_SIDE, MAX_LONG_SIDE = 900, 1600  # of the picture, so that text is readable and small
 JPEG_QUALITY = 90
-GOLDEN_ANGLE = 0.381966  # of a full turn: consecutive hues are as far apart as can be
-FILL_OPACITY, LARGE_FILL_OPACITY = 0.42, 0.26  # a large object must not tint all of the picture
-LARGE_SHARE = 0.25
 OWNER_CELL = 4  # pixels a cell of the map that says which object is seen where
-HALO_OPACITY = 0.55  # of the dark line around each contour, which shows on any background
-SUPERSAMPLING = 2  # contours are drawn larger and shrunk, for smooth edges
 MAX_NAME_LENGTH = 28
 
 RgbArray = NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +47,6 @@ class _Style:
         font_size = max(11.0, math.sqrt(size[0] * size[1]) / 44 * crowding)
         line = 2 if num_objects > 60 else max(2, round(max(size) / 500))
         return _Style(line, ImageFont.load_default(font_size), max(2, round(font_size / 5)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """One object's pixels in the picture, cut out with a margin.
-
-    Attributes:
-        left, top: where the cut-out lies.
-        mask: its mask, enlarged by SUPERSAMPLING; 0 or 255.
-    """
-
-    left: int
-    top: int
-    mask: Image.Image
 
 
 def write_preview(rgb: RgbArray, result: ImageResult, names: Mapping[int, str], path: Path) -> None:
@@ -95,25 +82,19 @@ def draw_preview(rgb: RgbArray, result: ImageResult, names: Mapping[int, str]) -
     style = _Style.of(image.size, len(found))
     colors = [object_color(index) for index in range(len(found))]
     pixels = np.asarray(image, np.float32).copy()
-    shapes = [_cut_shape(found, row, image.size, style) for row in range(len(found))]
+    shapes = [
+        cut_shape(found.segmentations[row], found.boxes_xyxy[row], image.size, style.line)
+        for row in range(len(found))
+    ]
     order = np.argsort(-found.areas, kind="stable")  # small objects lie on large ones
     for row in order:
-        is_large = found.areas[row] > LARGE_SHARE * rgb.shape[0] * rgb.shape[1]
-        opacity = LARGE_FILL_OPACITY if is_large else FILL_OPACITY
-        _paint_shape(pixels, shapes[row], colors[row], style.line, opacity)
+        opacity = fill_opacity(found.areas[row] / (rgb.shape[0] * rgb.shape[1]))
+        paint_shape(pixels, shapes[row], colors[row], style.line, opacity)
     image = Image.fromarray(pixels.round().astype(np.uint8))
     draw_prompts(image, found.prompts, colors, scale_xy)
     owners = _map_owners(shapes, order, image.size)
     _draw_labels(image, _write_texts(found, names), shapes, owners, style)
     return image
-
-
-def object_color(index: int) -> Color:
-    """A vivid color for the object at `index`, far in hue from its neighbors in the list."""
-    hue = (0.56 + index * GOLDEN_ANGLE) % 1.0
-    lightness = (0.58, 0.68, 0.50)[index % 3]
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _fit(image: Image.Image) -> Image.Image:
@@ -125,55 +106,7 @@ def _fit(image: Image.Image) -> Image.Image:
     return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
-def _cut_shape(found: Detections, row: int, size: tuple[int, int], style: _Style) -> _Shape:
-    """Resize an object's mask into the picture; thin objects keep at least a pixel."""
-    mask = masks.decode_mask(found.segmentations[row])
-    scale = np.array(size) / mask.shape[::-1]
-    margin = 2 * style.line
-    low = np.maximum(np.floor(found.boxes_xyxy[row, :2] * scale) - margin, 0).astype(int)
-    high = np.minimum(np.ceil(found.boxes_xyxy[row, 2:] * scale) + margin, size).astype(int)
-    source = np.minimum(
-        np.concatenate([low, high]) / np.tile(scale, 2), np.tile(mask.shape[::-1], 2)
-    )
-    enlarged = (high - low) * SUPERSAMPLING
-    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        (int(enlarged[0]), int(enlarged[1])),
-        Image.Resampling.BILINEAR,
-        box=(float(source[0]), float(source[1]), float(source[2]), float(source[3])),
-    )
-    threshold = min(127, int(np.asarray(smooth).max()) - 1)
-    return _Shape(
-        int(low[0]), int(low[1]), smooth.point([255 * (v > threshold) for v in range(256)])
-    )
-
-
-def _paint_shape(
-    pixels: NDArray[np.float32], shape: _Shape, color: Color, line: int, fill_opacity: float
-) -> None:
-    """Blend the fill, the contour inside the mask's edge and the halo outside it."""
-    mask = shape.mask
-    # A box blur is 255 only where all neighbors are set, and 0 only where none is.
-    inner = mask.filter(ImageFilter.BoxBlur(line * SUPERSAMPLING)).point(
-        [255 * (value == 255) for value in range(256)]
-    )
-    outer = mask.filter(ImageFilter.BoxBlur(SUPERSAMPLING)).point(
-        [255 * (value > 0) for value in range(256)]
-    )
-    inside, core, around = (_shrink(layer) for layer in (mask, inner, outer))
-    height, width = inside.shape[:2]
-    region = pixels[shape.top : shape.top + height, shape.left : shape.left + width]
-    region *= 1 - HALO_OPACITY * (around - inside)
-    opacity = fill_opacity * core + (inside - core)
-    region += opacity * (np.array(color, np.float32) - region)
-
-
-def _shrink(layer: Image.Image) -> NDArray[np.float32]:
-    """(h, w, 1) float32 coverage of the picture's pixels, 0..1."""
-    coverage = np.asarray(layer.reduce(SUPERSAMPLING), np.float32) / np.float32(255)
-    return coverage[:, :, None]
-
-
-def _map_owners(shapes: list[_Shape], order: IntArray, size: tuple[int, int]) -> IntArray:
+def _map_owners(shapes: list[Shape], order: IntArray, size: tuple[int, int]) -> IntArray:
     """(h, w) the object seen in each cell of the picture, or -1; see `place_labels`."""
     owners = np.full((-(-size[1] // OWNER_CELL), -(-size[0] // OWNER_CELL)), -1, np.int64)
     for row in order:
@@ -193,7 +126,7 @@ def _write_texts(found: Detections, names: Mapping[int, str]) -> list[str]:
 
 
 def _draw_labels(
-    image: Image.Image, texts: list[str], shapes: list[_Shape], owners: IntArray, style: _Style
+    image: Image.Image, texts: list[str], shapes: list[Shape], owners: IntArray, style: _Style
 ) -> None:
     requests = [
         _request_label(shape, text, style) for shape, text in zip(shapes, texts, strict=True)
@@ -218,7 +151,7 @@ def _draw_labels(
         draw.text((x + width / 2, y + height / 2), texts[row], _text_color(color), style.font, "mm")
 
 
-def _request_label(shape: _Shape, text: str, style: _Style) -> LabelRequest:
+def _request_label(shape: Shape, text: str, style: _Style) -> LabelRequest:
     # The same height for all texts, so that labels line up.
     ascent, descent = style.font.getbbox("Hg", anchor="ls")[1::2]
     text_width = style.font.getlength(text)

@@ -12,7 +12,8 @@ from result_builders import encode, failed_result, make_result
 from ovsam_cli import masks
 from ovsam_cli.errors import OutputError
 from ovsam_cli.outputs.label_layout import LabelRequest, place_labels
-from ovsam_cli.outputs.previews import draw_preview, object_color, write_preview
+from ovsam_cli.outputs.mask_paint import object_color
+from ovsam_cli.outputs.previews import draw_preview, write_preview
 
 # pycocotools 2.0 has not followed numpy 2's rule for __array__ yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
