@@ -70,7 +70,7 @@ TORCH_FREE = {
     *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files", "mask_edges"),
     *("compiled_resize", "decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
     *("labelling/options", "labelling/plan", "labelling/planner"),
-    "labelling/prompt_chunks",
+    *("labelling/prompt_chunks", "labelling/shards", "labelling/run_folder"),
     *("labelling/journal", "labelling/journal_rows", "labelling/journal_index"),
     *("evaluation/datasets", "evaluation/metrics"),
 }

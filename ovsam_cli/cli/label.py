@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
-from ovsam_cli.cli.stopping import StopSignals
-
-if TYPE_CHECKING:
-    from ovsam_cli.labelling.options import LabelRequest
-    from ovsam_cli.labelling.run_files import RunSummary
+from ovsam_cli.cli.console import Console, one_line_errors
 
 MODEL, NAMES, FILES = "Model and speed", "Masks and names", "Output files"
+SCALE = "Several devices and machines"
 RESUME = "Run the same command again to go on."
 # Schedulers follow their signal by SIGKILL after a while; a terminal's user wants it sooner.
 SECONDS_TO_STOP = 4.0
-STOPPING = "\nfinishing the images in hand; once more stops at once\n"
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 CompileMode = Literal["auto", "never", "always"]
 FusionMode = Literal["auto", "head", "clip"]
 MaskFormat = Literal["rle", "polygon", "rle-uncompressed", "none"]
 ExifRule = Literal["apply", "ignore"]
+Engine = Literal["local", "ray"]
 
 
 def label(
@@ -142,6 +139,24 @@ def label(
     previews: Annotated[
         str, typer.Option(help="Overlay pictures: a number, or all.", rich_help_panel=FILES)
     ] = "0",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Only part I of N, counted from 0, as I/N; auto takes both from torchrun, Slurm "
+            "or Kubernetes, auto/N the number only. `ovsam export coco` joins the parts.",
+            rich_help_panel=SCALE,
+        ),
+    ] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Processes of this machine, or a Ray cluster.", rich_help_panel=SCALE),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster: auto, or HOST:PORT; default: started here.", rich_help_panel=SCALE
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget what this folder's run has done.")
     ] = False,
@@ -168,7 +183,9 @@ def label(
     """Segment and name every prompted object; run again to go on where a run stopped."""
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
     with one_line_errors(console, how_to_resume=RESUME, seconds_to_stop=SECONDS_TO_STOP) as signals:
+        from ovsam_cli.cli.label_run import run_label, show_plan
         from ovsam_cli.labelling import options as asked
+        from ovsam_cli.labelling.shards import parse_shard
 
         options = asked.LabelOptions(
             dtype=dtype,
@@ -200,79 +217,11 @@ def label(
             overwrite=overwrite,
             retry_failed=retry_failed,
             max_failures=max_failures,
+            shard=parse_shard(shard, os.environ),
+            engine=engine,
+            address=address,
             options=options,
         )
         if dry_run:
-            raise typer.Exit(_show_plan(console, request))
-        raise typer.Exit(_exit_code(_run(console, signals, request), strict=strict))
-
-
-def _show_plan(console: Console, request: LabelRequest) -> int:
-    from ovsam_cli.labelling.plan import plan_run
-
-    plan = plan_run(request)
-    for notice in plan.notices:
-        console.say(notice)
-    console.result(plan.describe())
-    return ExitCode.FINISHED
-
-
-def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSummary:
-    from ovsam_cli.labelling.plan import plan_run
-
-    plan = plan_run(request)
-    for notice in plan.notices:
-        console.say(notice)
-    from ovsam_cli.cli.memory import keep_freed_memory
-    from ovsam_cli.cli.progress import image_progress
-    from ovsam_cli.labelling.run import finish_run, open_run  # torch loads here, after the checks
-
-    keep_freed_memory()
-    with open_run(plan, on_message=console.say) as run:
-        notice = "" if console.quiet or console.as_json else STOPPING
-        with (
-            image_progress(console, len(plan.records), run.num_finished) as on_image_done,
-            signals.noted(notice),
-        ):
-            summary = finish_run(
-                run,
-                on_image_done=on_image_done,
-                on_message=console.say,
-                should_stop=signals.is_wanted,
-            )
-    _print_summary(console, summary)
-    return summary
-
-
-def _print_summary(console: Console, summary: RunSummary) -> None:
-    coco = summary.coco
-    console.say(
-        f"{summary.num_labelled_now} images labelled in {summary.seconds:.1f} s; "
-        f"{coco.num_annotations} objects in {coco.num_images} images"
-    )
-    if summary.num_failed or summary.num_notices:
-        console.say(
-            f"{summary.num_failed} images failed, {summary.num_notices} notices: "
-            f"see {summary.out / 'errors.jsonl'}"
-        )
-    if coco.num_masks_with_lost_holes:
-        console.say(f"polygons lost the holes of {coco.num_masks_with_lost_holes} masks")
-    console.result(str(summary.out / "annotations.json"))
-    console.event(
-        "finished",
-        {
-            "annotations": str(summary.out / "annotations.json"),
-            "num_images": summary.num_images,
-            "num_failed": summary.num_failed,
-            "num_annotations": coco.num_annotations,
-            "seconds": round(summary.seconds, 3),
-        },
-    )
-
-
-def _exit_code(summary: RunSummary, *, strict: bool) -> int:
-    if strict and summary.num_failed:
-        return ExitCode.STOPPED
-    if summary.coco.num_annotations == 0:
-        return ExitCode.NOTHING_WRITTEN
-    return ExitCode.SOME_FAILED if summary.num_failed else ExitCode.FINISHED
+            raise typer.Exit(show_plan(console, request))
+        raise typer.Exit(run_label(console, signals, request, strict=strict))

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.labelling.shards import Shard
 
+Engine = Literal["local", "ray"]
 CompileMode = Literal["auto", "never", "always"]
 
 # SAM's automatic generator cuts at 0.95 beside its predicted quality; without the latter the
@@ -95,7 +97,8 @@ class LabelRequest:
         out: output folder.
         prompts: prompt file, or None for the grid.
         model: bundled or published name, file, or folder of official files.
-        devices: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+        devices: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`; several with commas, `all` for every
+            CUDA device.
         text_embeddings: file of `ovsam embed-vocab` or official class embeddings; None builds
             what is missing.
         base_names: vocabulary of names seen in training; None takes the weights' own.
@@ -104,6 +107,9 @@ class LabelRequest:
         retry_failed: take the images again that failed in an earlier start.
         max_failures: stop once more images failed than this, earlier starts included; None never
             stops.
+        shard: the part of the run to do here, in a folder of its own within `out`; None does all.
+        engine: processes of this machine, or a Ray cluster.
+        address: of the Ray cluster; None starts one here.
         options: how images are labelled.
     """
 
@@ -119,6 +125,9 @@ class LabelRequest:
     overwrite: bool = False
     retry_failed: bool = False
     max_failures: int | None = None
+    shard: Shard | None = None
+    engine: Engine = "local"
+    address: str | None = None
     options: LabelOptions = LabelOptions()
 
 
