@@ -98,6 +98,11 @@ def check_files(options: Clip2SamRunOptions) -> None:
             )
     named = {"--text-embeddings": options.text_embeddings}
     if options.validation is not None:
+        if options.recipe.described_batches is not None:
+            raise InputError(
+                "--val-annotations: training names on described regions has no validation; leave "
+                "it away here and give it to the training of masks"
+            )
         named["--val-annotations"], named["--val-images"] = options.validation
     for name, path in named.items():
         if path is not None and not path.exists():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.outputs.html_page import nice_ticks, render_page, short_number
 from ovsam_cli.training.logs import LOG_NAME, LogLine, read_log
 
 CURVES_NAME = "training.html"
@@ -23,22 +24,9 @@ _NOT_LOSSES = {
 }
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #ffffff; --card: #f6f7f9; --ink: #1c2330;
-  --faint: #667085; --grid: #d9dde4; --s0: #1d4ed8; --s1: #c2410c; --s2: #047857; --s3: #be185d;
-  --s4: #7c3aed; --s5: #0e7490; }
-@media (prefers-color-scheme: dark) { :root { --paper: #12161d; --card: #1a2029; --ink: #e6e9ef;
-  --faint: #98a2b3; --grid: #323b49; --s0: #7aa2ff; --s1: #ff9d5c; --s2: #4fd1a1; --s3: #ff8fb8;
-  --s4: #bda4ff; --s5: #5fd0e6; } }
-body { margin: 0; padding: 1.5rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1rem; margin: 0 0 .4rem; }
 p { margin: .2rem 0 1.2rem; color: var(--faint); }
 main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%),
   1fr)); }
-section { background: var(--card); border-radius: 8px; padding: .9rem; }
-svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--faint); font-size: 11px; font-variant-numeric: tabular-nums; }
-svg .grid { stroke: var(--grid); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 ul { list-style: none; margin: .4rem 0 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: .2rem 1rem; font-size: 13px; font-variant-numeric: tabular-nums; }
@@ -92,12 +80,8 @@ def render_curves(lines: Sequence[LogLine], *, title: str, end: int) -> str:
         *_render_charts("Skipped steps (not finite)", trained, ["nonfinite_steps"], end),
     ]
     name = html.escape(title)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head>\n<body><h1>{name}</h1>\n<p>{_describe(lines, end)}</p>\n"
-        f"<main>\n{''.join(charts)}</main></body></html>\n"
-    )
+    body = f"<h1>{name}</h1>\n<p>{_describe(lines, end)}</p>\n<main>\n{''.join(charts)}</main>"
+    return render_page(title, body, style=STYLE)
 
 
 def _describe(lines: Sequence[LogLine], end: int) -> str:
@@ -110,7 +94,7 @@ def _describe(lines: Sequence[LogLine], end: int) -> str:
     scored = [line for line in lines if "score" in line]
     if scored:
         best = max(scored, key=lambda line: float(line["score"]))
-        texts.append(f"best score {_number(float(best['score']))} at step {best['step']}")
+        texts.append(f"best score {short_number(float(best['score']))} at step {best['step']}")
     return ", ".join(texts)
 
 
@@ -149,17 +133,17 @@ def _render_chart(title: str, series: Sequence[Series], end: int) -> str:
         y = scale.y(value)
         grid.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short_number(value)}</text>'
         )
-    for step in _nice_ticks(0, end, 5):
+    for step in nice_ticks(0, end, 5):
         grid.append(
             f'<text x="{scale.x(step):.1f}" y="{HEIGHT - 10}" text-anchor="middle">'
-            f"{_number(step)}</text>"
+            f"{short_number(step)}</text>"
         )
     curves = [_render_curve(one, scale, f"var(--s{row})") for row, one in enumerate(series)]
     legend = [
         f'<li style="--color: var(--s{row})">{html.escape(one.name.replace("_", " "))} '
-        f"{_number(one.values[-1])}</li>"
+        f"{short_number(one.values[-1])}</li>"
         for row, one in enumerate(series)
     ]
     return (
@@ -214,26 +198,8 @@ class _Scale:
 
     def ticks(self) -> list[float]:
         if not self.is_log:
-            return _nice_ticks(self.low, self.high, 5)
+            return nice_ticks(self.low, self.high, 5)
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         factors = (1, 2, 5) if last - first <= 2 else (1,)
         ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
         return [tick for tick in ticks if self.low <= tick <= self.high]
-
-
-def _nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers in [low, high]."""
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    width = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first, last = math.ceil(low / width), math.floor(high / width)
-    return [number * width for number in range(first, last + 1)]
-
-
-def _number(value: float) -> str:
-    """Short: 12000 as 12k, small ones with few digits."""
-    if abs(value) >= 10_000:
-        return f"{value / 1000:.4g}k"
-    if value and abs(value) < 1e-3:
-        return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    return f"{value:.4g}"

@@ -18,6 +18,7 @@ class StopSignals:
     """Notes a signal instead of acting on it; the same one again acts at once.
 
     (Another one does not: torchrun answers Ctrl-C, which its processes got too, with SIGTERM.)
+    Signals that were ignored from the start stay so: `nohup` asks for that.
     Outside the main thread, where Python handles no signals, it notes nothing.
     """
 
@@ -29,8 +30,8 @@ class StopSignals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for name in _NAMES:
-                if hasattr(signal, name):
-                    number = getattr(signal, name)
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -251,6 +251,14 @@ def test_user_errors_are_one_line(tmp_path: Path, extra: list[str], message: str
             "--clip none.pt: no such weights file; give OpenAI's RN50x16.pt",
         ),
         (["--model", __file__, "--text-embeddings", "no"], 2, "--text-embeddings no: no such file"),
+        (
+            [
+                *["--model", __file__, "--recipe", "tiny-names"],
+                *["--val-annotations", __file__, "--val-images", "."],
+            ],
+            2,
+            "training names on described regions has no validation",
+        ),
     ],
 )
 def test_models_that_are_not_there(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +164,17 @@ def test_ten_bad_steps_in_a_row_end_the_run(options: LoopOptions) -> None:
         train_toy(replace(options, max_steps=99), source)
 
 
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """A shell starts background jobs with SIGINT ignored, nohup with SIGHUP; so may tests be."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
 def test_signal_finishes_the_step_saves_and_takes_its_course(
     options: LoopOptions, tmp_path: Path
 ) -> None:
@@ -182,10 +193,24 @@ def test_signal_finishes_the_step_saves_and_takes_its_course(
     assert_same_runs(options.folder, whole.folder)
 
 
+@pytest.mark.usefixtures("usual_signals")
+def test_ignored_signal_stays_ignored(options: LoopOptions) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    train(
+        ToyLosses(),
+        ToySource(),
+        options,
+        device=CPU,
+        on_step=lambda step: signal.raise_signal(signal.SIGHUP),
+    )
+    assert torch.load(options.folder / LAST_NAME, weights_only=True)["step"] == options.max_steps
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("usual_signals")
 def test_same_signal_again_acts_at_once(options: LoopOptions) -> None:
     """Another one does not: it is torchrun's answer to the first."""
     seen: list[int] = []
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
 
     def stop(step: int) -> None:
         seen.append(step)
