@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from ovsam_cli.model.known_files import write_checksum
 from ovsam_cli.model.minilm import NAME_VECTORS_PATH, find_minilm, load_minilm
 from ovsam_cli.vocabulary import normalize_name, read_vocabulary
 
@@ -40,6 +41,7 @@ def main() -> None:
     }
     NAME_VECTORS_PATH.parent.mkdir(exist_ok=True)
     save_file({"vectors": vectors, "center": vectors.float().mean(0)}, NAME_VECTORS_PATH, about)
+    write_checksum(NAME_VECTORS_PATH)
     print(f"{len(names)} names, {NAME_VECTORS_PATH.stat().st_size / 1e6:.1f} MB")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovsam_cli.errors import VocabularyError
+from ovsam_cli.model.known_files import check_known_files
 from ovsam_cli.model.text_encoder import PLAIN_TEMPLATES, average_templates
 from ovsam_cli.structures import FloatArray
 from ovsam_cli.vocabulary import normalize_name
@@ -62,9 +63,11 @@ def read_name_vectors(path: Path = NAME_VECTORS_PATH) -> NameVectors:
 
     Raises:
         VocabularyError: the file is absent.
+        CheckpointError: it is not the file of the checksum beside it.
     """
     if not path.is_file():
         raise VocabularyError(f"{path}: the shipped name vectors are missing; reinstall ovsam-cli")
+    check_known_files([path])
     with safe_open(path, "numpy") as file:
         about = file.metadata()
         plain, center = file.get_tensor("vectors"), file.get_tensor("center")

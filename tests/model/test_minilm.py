@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from ovsam_cli.errors import VocabularyError
+from ovsam_cli.errors import CheckpointError, VocabularyError
 from ovsam_cli.model import minilm
-from ovsam_cli.model.minilm import MiniLmTextEncoder, NameVectors, find_minilm, read_name_vectors
+from ovsam_cli.model.known_files import checksum_path
+from ovsam_cli.model.minilm import (
+    NAME_VECTORS_PATH,
+    MiniLmTextEncoder,
+    NameVectors,
+    find_minilm,
+    read_name_vectors,
+)
 from ovsam_cli.model.text_encoder import PLAIN_TEMPLATES
 from ovsam_cli.vocabulary import read_vocabulary
 
@@ -69,6 +76,16 @@ def test_missing_names_are_listed_with_the_remedy(
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match=r"x\.safetensors: the shipped name vectors"):
         read_name_vectors(tmp_path / "x.safetensors")
+
+
+def test_damaged_shipped_vectors(tmp_path: Path) -> None:
+    content = bytearray(NAME_VECTORS_PATH.read_bytes())
+    content[-1] ^= 1
+    damaged = tmp_path / NAME_VECTORS_PATH.name
+    damaged.write_bytes(content)
+    checksum_path(damaged).write_text(checksum_path(NAME_VECTORS_PATH).read_text())
+    with pytest.raises(CheckpointError, match="the file is damaged or another one"):
+        read_name_vectors(damaged)
 
 
 @needs_minilm
