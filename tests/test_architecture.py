@@ -57,7 +57,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("labelling/distributed", {"torch"}, {"ray"}),
     ("labelling/postprocess", {"torch"}, {"torchvision"}),
     ("labelling", {"torch", "safetensors"}, set()),
-    ("evaluation/metrics", {"faster_coco_eval"}, {"faster_coco_eval"}),
+    ("evaluation/average_precision", {"faster_coco_eval"}, set()),
     ("evaluation", {"torch"}, set()),
     ("training/scenes", {"PIL", "bpy", "mathutils"}, {"PIL", "OpenEXR", "resvg_py"}),
     ("training", {"torch", "safetensors", "PIL"}, set()),
@@ -72,7 +72,9 @@ TORCH_FREE = {
     *("labelling/options", "labelling/plan", "labelling/planner"),
     *("labelling/prompt_chunks", "labelling/shards", "labelling/run_folder"),
     *("labelling/journal", "labelling/journal_rows", "labelling/journal_index"),
-    *("evaluation/datasets", "evaluation/metrics"),
+    *("evaluation/datasets", "evaluation/metrics", "evaluation/coco_entries"),
+    *("evaluation/average_precision", "evaluation/detections", "evaluation/detection_files"),
+    "evaluation/splits",
 }
 # Typer draws help and errors by rich and converts values by pydantic; each costs more than itself.
 SLOW_TO_IMPORT = ("torch", "numpy", "PIL", "pycocotools", "pydantic", "rich")
