@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from ovsam_cli.raster import resize_bilinear
 
 PHOTO_HW = (2448, 3264)  # 8 MP
 RgbArray = NDArray[np.uint8]
+Resize = Callable[[RgbArray, tuple[int, int]], RgbArray]
 
 
 def compare_reading(settings: BenchSettings) -> list[Row]:
@@ -29,28 +32,38 @@ def compare_reading(settings: BenchSettings) -> list[Row]:
     resize = find_opencv_resize()
     if resize is None:
         return [Skipped("C9", name, "OpenCV is not installed (extra bench)")]
-
-    def read_plainly() -> RgbArray:
-        return resize(_decode_by_pillow(path), output_hw)
-
-    def read() -> RgbArray:
-        return resize_bilinear(read_image(path).rgb, output_hw)
-
-    baseline, ours = time_in_turns(read_plainly, read, rounds=settings.rounds)
-    differing = int((read_plainly() != read()).any(axis=2).sum())
-    return [
-        Comparison(
-            "C9",
-            name,
-            "core",
-            baseline,
-            ours,
-            (Parity("pixels that differ", differing, 0),),
-            target=2.5 if hw == PHOTO_HW else None,
-            note="Pillow's decoder and OpenCV's bilinear resize / `images.read_image` and "
-            "`raster.resize_bilinear`, with whatever decoder is installed",
+    rows: list[Row] = []
+    for compiled, form in ((True, "Numba (long runs)"), (False, "NumPy (short runs)")):
+        if compiled and find_spec("numba") is None:
+            rows.append(Skipped("C9", f"{name}, {form}", "Numba is not installed (extra fast)"))
+            continue
+        baseline = partial(_read_plainly, path, output_hw, resize)
+        ours = partial(_read, path, output_hw, compiled)
+        differing = int((baseline() != ours()).any(axis=2).sum())
+        theirs, own = time_in_turns(baseline, ours, rounds=settings.rounds)
+        rows.append(
+            Comparison(
+                "C9",
+                f"{name}, {form}",
+                "core",
+                theirs,
+                own,
+                (Parity("pixels that differ", differing, 0),),
+                target=2.5 if compiled and hw == PHOTO_HW else None,
+                note="Pillow's decoder and OpenCV's bilinear resize / `images.read_image`, its "
+                "checksum of the file and `raster.resize_bilinear`, with whatever decoder is "
+                "installed",
+            )
         )
-    ]
+    return rows
+
+
+def _read_plainly(path: Path, output_hw: tuple[int, int], resize: Resize) -> RgbArray:
+    return resize(_decode_by_pillow(path), output_hw)
+
+
+def _read(path: Path, output_hw: tuple[int, int], compiled: bool) -> RgbArray:
+    return resize_bilinear(read_image(path).rgb, output_hw, compiled=compiled)
 
 
 def _decode_by_pillow(path: Path) -> RgbArray:
@@ -60,7 +73,7 @@ def _decode_by_pillow(path: Path) -> RgbArray:
         return np.asarray(image.convert("RGB"))
 
 
-def find_opencv_resize() -> Callable[[RgbArray, tuple[int, int]], RgbArray] | None:
+def find_opencv_resize() -> Resize | None:
     """OpenCV's bilinear resize to (height, width), with one thread; None if not installed."""
     try:
         import cv2

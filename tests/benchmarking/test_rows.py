@@ -72,8 +72,8 @@ def test_other_survivors_void_the_row(
 
 
 def test_reading(settings: BenchSettings) -> None:
-    (row,) = compare_reading(settings)
-    assert isinstance(row, Skipped) or row.is_valid
+    rows = compare_reading(settings)
+    assert all(isinstance(row, Skipped) or row.is_valid for row in rows)
 
 
 def test_help(settings: BenchSettings) -> None:
