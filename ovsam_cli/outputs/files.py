@@ -12,7 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ovsam_cli.errors import OutputError
+from ovsam_cli.errors import InputError, OutputError
+
+# Says that a folder is an export, which `--overwrite` may replace.
+EXPORT_MARK = ".ovsam-export"
 
 
 @contextmanager
@@ -42,6 +45,60 @@ def write_whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+@contextmanager
+def write_whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes `path` when the block ends well.
+
+    Args:
+        path: must not be there, or be empty.
+        overwrite: replace an earlier export; nothing else is ever removed.
+
+    Raises:
+        InputError: there is something else.
+        OutputError: the folder cannot be made.
+    """
+    _check_free(path, overwrite=overwrite)
+    temporary = temporary_path(path)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
+        temporary.mkdir(parents=True)
+        (temporary / EXPORT_MARK).touch()
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise output_error(path, error) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / EXPORT_MARK).is_file():
+        raise InputError(f"{path}: is there already and is no export; choose another --out")
+    if not overwrite:
+        raise InputError(f"{path}: holds an export; choose another --out or give --overwrite")
+
+
+def check_new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse early to write a file where that cannot be, or where something else would be lost.
+
+    Raises:
+        InputError: it is there already, is a folder, or its folder is missing.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'coco.json'}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: is there already; choose another --out or give --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; make it first or choose another --out")
 
 
 def _remove(temporary: Path) -> None:
