@@ -1,4 +1,4 @@
-"""Find images, read them without surprises, and bring them into the model's frame.
+"""Read images without surprises, and bring them into the model's frame.
 
 Reading never guesses silently: whatever is not plain 8-bit RGB is converted by a named rule and
 leaves a warning with the result; whatever cannot be decoded becomes one `ImageError`.
@@ -6,123 +6,30 @@ leaves a warning with the result; whatever cannot be decoded becomes one `ImageE
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import os
+import io
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ovsam_cli.decoding import DecodedImage, decode_image
-from ovsam_cli.errors import ImageError, InputError
+from ovsam_cli.errors import ImageError
+from ovsam_cli.image_paths import find_images as find_images
 from ovsam_cli.raster import RgbArray, resize_bilinear
-from ovsam_cli.structures import FloatArray, ImageGeometry, ImageRecord
+from ovsam_cli.remote import read_url, without_query
+from ovsam_cli.structures import FloatArray, ImageGeometry
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .avif .jp2 .j2k .jpx .tif .tiff .gif .bmp .dib "
-    ".ppm .pgm .pbm .pnm .tga".split()
-)
 # Pillow itself refuses larger images, as likely decompression bombs (2 x Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
-def find_images(arguments: Sequence[str]) -> list[ImageRecord]:
-    """List the images that files, folders, glob patterns and `@list.txt` files stand for.
-
-    Folders are searched recursively for known image suffixes; hidden entries and linked folders
-    are left out. A file named directly is taken whatever its suffix. A list file has one path a
-    line, relative to its own folder. The same file named twice is listed once.
-
-    Returns:
-        Records sorted by `file_name`, the POSIX path relative to the folder given, or to the
-        common parent of several arguments. Undecodable bytes stay as surrogate escapes.
-
-    Raises:
-        InputError: a path does not exist or cannot be read, or no image was found.
-    """
-    given_by_real: dict[str, str] = {}
-    bases: list[str] = []
-    walked: set[tuple[int, int]] = set()
-    for argument in arguments:
-        for path in _expand(argument):
-            if os.path.isdir(path):
-                base = os.path.realpath(path)
-                for relative in _walk(base, "", walked):
-                    given_by_real.setdefault(f"{base}/{relative}", os.path.join(path, relative))
-            else:
-                base = os.path.realpath(os.path.dirname(path) or ".")
-                given_by_real.setdefault(f"{base}/{os.path.basename(path)}", path)
-            bases.append(base)
-    if not given_by_real:
-        raise InputError(
-            f"no image found in {', '.join(arguments) or 'nothing'}; looked for "
-            f"{' '.join(sorted(IMAGE_SUFFIXES))} (linked and hidden folders are not searched)"
-        )
-    root_length = len(os.path.commonpath(bases).rstrip("/"))
-    named = sorted((real[root_length:].lstrip("/"), path) for real, path in given_by_real.items())
-    return [
-        ImageRecord(path=Path(path), file_name=name.replace(os.sep, "/"), image_id=number)
-        for number, (name, path) in enumerate(named, start=1)
-    ]
-
-
-def _expand(argument: str) -> Iterator[str]:
-    if os.path.exists(argument):
-        yield argument
-    elif argument.startswith("@"):
-        yield from _read_list(argument[1:])
-    else:
-        matches = sorted(glob.glob(argument, recursive=True))
-        if not matches:
-            raise InputError(f"{argument}: no such file or folder, and no file matches the pattern")
-        yield from (path for path in matches if os.path.isdir(path) or _has_image_suffix(path))
-
-
-def _read_list(path: str) -> Iterator[str]:
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the list of images: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        entry = os.path.join(os.path.dirname(path), os.fsdecode(line.strip()))
-        if not os.path.lexists(entry):
-            raise InputError(f"{path}:{number}: {entry} does not exist")
-        yield entry
-
-
-def _walk(base: str, relative: str, walked: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield image paths below `base`, relative to it; each folder (device, inode) only once."""
-    folder = os.path.join(base, relative)
-    try:
-        status = os.stat(folder)
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot list the folder: {error.strerror}") from error
-    if (status.st_dev, status.st_ino) in walked:
-        return
-    walked.add((status.st_dev, status.st_ino))
-    for entry in entries:
-        name = f"{relative}/{entry.name}" if relative else entry.name
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(base, name, walked)
-        elif _has_image_suffix(entry.name) and not os.path.isdir(entry.path):
-            yield name
-
-
-def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
 def read_image(
-    path: Path,
+    path: Path | str,
     *,
     apply_exif: bool = True,
     max_pixels: int = MAX_PIXELS,
@@ -134,26 +41,24 @@ def read_image(
     white, and both leave a warning, as do further frames and CMYK.
 
     Args:
-        path: any file; its content, not its suffix, decides the format.
+        path: any file, or its URL; its content, not its suffix, decides the format.
         apply_exif: turn the image as its EXIF orientation says.
         max_pixels: refuse larger images before decoding them.
         allow_truncated: keep what could be decoded of a damaged file, with a warning.
 
     Raises:
         ImageError: with reason `not_found`, `not_a_file`, `permission`, `not_an_image`,
-            `truncated`, `too_large`, `out_of_memory` or `decode_error`.
+            `truncated`, `too_large`, `out_of_memory`, `decode_error`, or `unreachable` (a URL
+            that several attempts did not bring).
     """
     try:
-        # A FIFO or device named x.jpg would block or act when opened, so look first.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ImageError(f"{path}: not a regular file", reason="not_a_file")
-        with path.open("rb") as file:
+        with _open(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            with Image.open(file) as image:
+            with _open_image(path, file) as image:
                 if (width := image.width) * (height := image.height) > max_pixels:
-                    message = f"{path}: {width} x {height} pixels, the limit is {max_pixels}"
-                    raise ImageError(message, reason="too_large")
+                    size = f"{width} x {height} pixels, the limit is {max_pixels}"
+                    raise ImageError(f"{_name(path)}: {size}", reason="too_large")
                 return decode_image(
                     image,
                     file,
@@ -167,27 +72,47 @@ def read_image(
         raise _as_image_error(path, error) from error
 
 
-def _as_image_error(path: Path, error: Exception) -> ImageError:
-    detail = str(error) or type(error).__name__
+def _open(path: Path | str) -> io.BufferedReader | io.BytesIO:
+    if isinstance(path, str):
+        return io.BytesIO(read_url(path))
+    # A FIFO or device named x.jpg would block or act when opened, so look first.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageError(f"{path}: not a regular file", reason="not_a_file")
+    return path.open("rb")
+
+
+def _open_image(path: Path | str, file: BinaryIO) -> ImageFile.ImageFile:
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        message = f"{_name(path)}: {_describe_content(file.read(64))}"
+        raise ImageError(message, reason="not_an_image") from error
+
+
+def _name(path: Path | str) -> str:
+    return without_query(path) if isinstance(path, str) else str(path)
+
+
+def _as_image_error(path: Path | str, error: Exception) -> ImageError:
+    name, detail = _name(path), str(error) or type(error).__name__
     match error:
         case FileNotFoundError():
-            return ImageError(f"{path}: no such file", reason="not_found")
+            return ImageError(f"{name}: no such file", reason="not_found")
         case PermissionError():
-            return ImageError(f"{path}: not readable: permission denied", reason="permission")
-        case UnidentifiedImageError():
-            return ImageError(f"{path}: {_describe_content(path)}", reason="not_an_image")
+            return ImageError(f"{name}: not readable: permission denied", reason="permission")
+        case ConnectionError():
+            return ImageError(f"{name}: {detail}", reason="unreachable")
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            return ImageError(f"{path}: {detail}", reason="too_large")
+            return ImageError(f"{name}: {detail}", reason="too_large")
         case MemoryError():
-            return ImageError(f"{path}: not enough memory to decode it", reason="out_of_memory")
+            return ImageError(f"{name}: not enough memory to decode it", reason="out_of_memory")
         case OSError() if "truncated" in detail or "broken data stream" in detail:
-            return ImageError(f"{path}: {detail}", reason="truncated")
-    return ImageError(f"{path}: {type(error).__name__}: {detail}", reason="decode_error")
+            return ImageError(f"{name}: {detail}", reason="truncated")
+    return ImageError(f"{name}: {type(error).__name__}: {detail}", reason="decode_error")
 
 
-def _describe_content(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(64)
+def _describe_content(head: bytes) -> str:
     if not head:
         return "the file is empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:

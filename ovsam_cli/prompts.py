@@ -11,6 +11,7 @@ import numpy as np
 from ovsam_cli.errors import InputError
 from ovsam_cli.prompt_files.layouts import read_prompt_table
 from ovsam_cli.prompt_files.table import PromptTable
+from ovsam_cli.remote import parse_location
 from ovsam_cli.run_lengths import count_mask_pixels
 from ovsam_cli.structures import FloatArray, ImageRecord, IntArray, Prompts
 
@@ -175,15 +176,15 @@ def read_prompts(spec: str) -> PromptSource:
     """Read a prompt file.
 
     Args:
-        spec: path of our JSON or JSON Lines, of a COCO dataset or of a COCO results list; a
+        spec: path or URL of our JSON or JSON Lines, of a COCO dataset or of a COCO results list; a
             results list without file names needs its dataset behind a colon,
             `results.json:dataset.json`.
 
     Raises:
         InputError: missing, malformed or of no known layout; names file and place.
     """
-    path, dataset = Path(spec), None
-    if not path.exists() and ":" in spec:
+    path, dataset = parse_location(spec), None
+    if isinstance(path, Path) and not path.exists() and ":" in spec:
         first, _, second = spec.rpartition(":")
         if Path(first).exists():
             path, dataset = Path(first), Path(second)

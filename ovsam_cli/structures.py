@@ -29,12 +29,12 @@ class ImageRecord:
     """One image of a run.
 
     Attributes:
-        path: where the file is.
+        path: where the file is, on this machine or by its URL.
         file_name: POSIX path relative to the run's root; the image's identity everywhere.
         image_id: 1-based position in the sorted list of the run's images.
     """
 
-    path: Path
+    path: Path | str
     file_name: str
     image_id: int
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ovsam_cli.errors import VocabularyError
+from ovsam_cli.remote import is_url, open_location, parse_location
 from ovsam_cli.structures import IntArray
 
 Naming = Literal["clean", "reference"]
@@ -132,10 +133,10 @@ def read_vocabulary(spec: str, naming: Naming = "clean") -> Vocabulary:
     """Read a vocabulary.
 
     Args:
-        spec: bundled names joined by `+`; or a `.txt` file (one category a line, synonyms after
-            commas, `#` starts a comment); or a `.json` file (names, or objects with `name` and
-            optionally `id`, `synonyms`, `frequency`, `base`: a COCO or LVIS file will do); or
-            the names themselves: `cat, dog, zebra`.
+        spec: bundled names joined by `+`; or, also by URL, a `.txt` file (one category a line,
+            synonyms after commas, `#` starts a comment) or a `.json` file (names, or objects with
+            `name` and optionally `id`, `synonyms`, `frequency`, `base`: a COCO or LVIS file will
+            do); or the names themselves: `cat, dog, zebra`.
         naming: how class names become names for the text tower: `clean_names`, or
             `reference_names` for published text embeddings.
 
@@ -144,9 +145,9 @@ def read_vocabulary(spec: str, naming: Naming = "clean") -> Vocabulary:
     """
     if all(part in BUNDLED_NAMES for part in spec.strip().split("+")):
         return _joined(spec.strip(), [_read_bundled(p, naming) for p in spec.strip().split("+")])
-    path = Path(spec)
-    if path.suffix.lower() in {".txt", ".json"} or ("," not in spec and path.is_file()):
-        return _read_file(path, naming)
+    is_file = spec.lower().endswith((".txt", ".json")) or ("," not in spec and Path(spec).is_file())
+    if is_file or is_url(spec):
+        return _read_file(parse_location(spec), naming)
     if "," in spec:
         return _parse_inline(spec, naming)
     raise VocabularyError(
@@ -190,9 +191,11 @@ def _joined(name: str, parts: Sequence[Vocabulary]) -> Vocabulary:
     return Vocabulary(name, tuple(numbered), source, licence)
 
 
-def _read_file(path: Path, naming: Naming) -> Vocabulary:
+def _read_file(location: Path | str, naming: Naming) -> Vocabulary:
+    path = Path(location)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_location(location) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise VocabularyError(f"{path}: cannot be read as a UTF-8 text file: {error}") from error
     if path.suffix.lower() == ".json":

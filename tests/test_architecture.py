@@ -25,8 +25,8 @@ PACKAGE = Path(ovsam_cli.__file__).parent
 LAYERS: list[tuple[str, set[str]]] = [
     ("0", {"errors", "structures"}),
     ("0a", {"compiled_resize"}),
-    ("1a", {"raster", "outlines", "run_lengths"}),
-    ("1b", {"prompt_files", "decoding", "mask_edges"}),
+    ("1a", {"remote", "raster", "outlines", "run_lengths"}),
+    ("1b", {"image_paths", "prompt_files", "decoding", "mask_edges"}),
     ("1", {"images", "prompts", "vocabulary", "masks"}),
     ("2", {"model"}),
     ("3", {"outputs"}),
@@ -45,6 +45,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("decoding", {"PIL"}, {"simplejpeg"}),
     ("masks", {"pycocotools"}, set()),
     ("mask_edges/compiled", {"numba"}, set()),
+    ("remote", set(), {"fsspec", "aiohttp"}),
     ("vocabulary", {"safetensors"}, set()),
     ("model/hub", set(), {"huggingface_hub"}),
     ("model/checkpoint", {"torch", "safetensors"}, {"huggingface_hub", "open_clip", "timm"}),
@@ -68,10 +69,12 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
 ]
 TORCH_FREE = {
     *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files", "mask_edges"),
+    *("remote", "image_paths"),
     *("compiled_resize", "decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
     *("labelling/options", "labelling/plan", "labelling/planner"),
     *("labelling/prompt_chunks", "labelling/shards", "labelling/run_folder"),
     *("labelling/journal", "labelling/journal_rows", "labelling/journal_index"),
+    *("labelling/journal_part", "labelling/run_description", "labelling/run_reading"),
     *("evaluation/datasets", "evaluation/metrics", "evaluation/coco_entries"),
     *("evaluation/average_precision", "evaluation/detections", "evaluation/detection_files"),
     "evaluation/splits",

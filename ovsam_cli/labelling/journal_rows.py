@@ -7,12 +7,12 @@ from the journal equals the one that was written, and files made from either are
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
 from ovsam_cli.outputs.json_values import shortest_floats
+from ovsam_cli.remote import parse_location
 from ovsam_cli.structures import (
     Detections,
     FloatArray,
@@ -103,7 +103,7 @@ def result_from_json(line: bytes) -> ImageResult:
     found = row["detections"]
     height, width = row["original_hw"]
     return ImageResult(
-        record=ImageRecord(Path(row["path"]), row["file_name"], row["image_id"]),
+        record=ImageRecord(parse_location(row["path"]), row["file_name"], row["image_id"]),
         status=row["status"],
         original_hw=(height, width),
         exif_orientation=row["exif_orientation"],

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from ovsam_cli.remote import open_location
+
 CHUNK_BYTES = 1 << 20
 # Where a text ends in the middle of a value, the parser finds fault with its last characters (the
 # longest word is `-Infinity`), or with a string that it names by its start.
@@ -188,13 +190,13 @@ class JsonStream:
 
 
 @contextmanager
-def open_json(path: Path) -> Iterator[JsonStream]:
-    """Open a JSON file; a pipe is copied to a temporary file first.
+def open_json(path: Path | str) -> Iterator[JsonStream]:
+    """Open a JSON file; a pipe, or what a URL brings, is copied to a temporary file first.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_location(path) as file:
         if file.seekable():
             yield JsonStream(file)
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from ovsam_cli.errors import InputError
 from ovsam_cli.prompt_files.json_stream import JsonFileError, JsonStream, open_json
 from ovsam_cli.prompt_files.table import PromptTable, TableBuilder
+from ovsam_cli.remote import open_location
 
 LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 _HEADER_KEYS = frozenset({"format", "coordinates", "images"})
@@ -19,7 +20,7 @@ _COCO_IMAGE_KEYS = ("file_name", "width", "height")
 _IMAGE_KEYS = _ENTRY_KEYS | {"file_name", "width", "height"}
 
 
-def read_prompt_table(path: Path, dataset: Path | None = None) -> PromptTable:
+def read_prompt_table(path: Path | str, dataset: Path | str | None = None) -> PromptTable:
     """Read a prompt file of any layout, entry by entry.
 
     Args:
@@ -31,7 +32,7 @@ def read_prompt_table(path: Path, dataset: Path | None = None) -> PromptTable:
     """
     digest = hashlib.sha256()
     builder = TableBuilder(path)
-    if dataset is None and path.suffix.lower() in LINES_SUFFIXES:
+    if dataset is None and Path(path).suffix.lower() in LINES_SUFFIXES:
         _add_lines(builder, _iter_lines(path, digest.update))
         return builder.finish(digest.hexdigest())
     with _opened(builder) as stream:
@@ -60,7 +61,7 @@ def _opened(builder: TableBuilder) -> Iterator[JsonStream]:
     except (UnicodeDecodeError, RecursionError) as error:
         raise builder.error("", f"not valid JSON: {error}") from error
     except OSError as error:
-        message = f"{builder.path}: cannot read the prompts: {error.strerror}"
+        message = f"{builder.path}: cannot read the prompts: {error.strerror or error}"
         raise InputError(message) from error
 
 
@@ -72,14 +73,15 @@ def _check_kind(builder: TableBuilder, stream: JsonStream, first: str) -> None:
         builder.as_list(value, "") if first == "[" else builder.as_object(value, "")
 
 
-def _iter_lines(path: Path, update: Callable[[bytes], None]) -> Iterator[bytes]:
+def _iter_lines(path: Path | str, update: Callable[[bytes], None]) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with open_location(path) as file:
             for line in file:
                 update(line)
                 yield line
     except OSError as error:
-        raise InputError(f"{path}: cannot read the prompts: {error.strerror}") from error
+        message = f"{path}: cannot read the prompts: {error.strerror or error}"
+        raise InputError(message) from error
 
 
 def _add_lines(builder: TableBuilder, lines: Iterator[bytes]) -> None:

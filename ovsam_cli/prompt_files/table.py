@@ -64,7 +64,7 @@ class PromptTable:
 class TableBuilder:
     """Collects prompts in compact arrays while a file is read; its errors name the place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         self.coordinates: Coordinates = "absolute"
         self.rows: dict[str, int] = {}
