@@ -11,10 +11,12 @@ import torch
 from ovsam_cli.benchmarking.settings import BenchSettings, PresetName
 from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.labeller import build_labeller
+from ovsam_cli.labelling.local_engine import LocalEngine
 from ovsam_cli.labelling.options import LabelRequest
 from ovsam_cli.labelling.plan import RunPlan, plan_run
 from ovsam_cli.labelling.run import Run, finish_run
-from ovsam_cli.labelling.run_files import RunSummary, build_fingerprint
+from ovsam_cli.labelling.run_facts import build_facts
+from ovsam_cli.labelling.run_files import RunSummary
 from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.text_embeddings import TextEmbeddings
@@ -120,11 +122,11 @@ class ReadyModel:
     def label(self, plan: RunPlan) -> RunSummary:
         """Label a plan's images into its folder, which must be new: files to files."""
         labeller = replace(self.labeller, options=plan.request.options)
-        fingerprint = build_fingerprint(plan, self.loaded, labeller)
+        engine = LocalEngine(labeller, build_facts(plan, self.loaded, labeller))
         out = plan.request.out
         with (
             prepare_output(out) as lock,
-            Journal.open(out, fingerprint, lock=lock) as journal,
+            Journal.open(out, engine.facts.fingerprint, lock=lock) as journal,
         ):
-            run = Run(plan, self.loaded, labeller, journal, 0)
+            run = Run(plan, engine, plan.records, journal)
             return finish_run(run, on_image_done=lambda result: None)

@@ -19,7 +19,7 @@ from ovsam_cli.labelling.journal import Journal
 from ovsam_cli.labelling.options import LabelRequest
 from ovsam_cli.labelling.plan import RunPlan, plan_run
 from ovsam_cli.labelling.run import label_images
-from ovsam_cli.labelling.run_files import build_fingerprint
+from ovsam_cli.labelling.run_facts import build_fingerprint
 from ovsam_cli.labelling.run_folder import prepare_output
 
 HELP_LIMIT = 0.15  # core seconds beyond the bare interpreter

@@ -40,8 +40,6 @@ def run_label(
     Returns:
         The exit code.
     """
-    if request.shard is not None:
-        raise InputError("--shard: not built in yet")
     if request.engine == "ray":
         raise InputError("--engine ray: not built in yet; use --devices or --shard")
     return _exit_code(_run(console, signals, request), strict=strict)
@@ -61,7 +59,7 @@ def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSu
     with open_run(plan, on_message=console.say) as run:
         notice = "" if console.quiet or console.as_json else STOPPING
         with (
-            image_progress(console, len(plan.records), run.num_finished) as on_image_done,
+            image_progress(console, len(run.records), run.num_finished) as on_image_done,
             signals.noted(notice),
         ):
             summary = finish_run(

@@ -72,6 +72,11 @@ COMMANDS = {
     "train": LazyCommand(
         "Make scenes, and train every stage of a model.", "ovsam_cli.cli.train", "train_app"
     ),
+    "export": LazyCommand(
+        "Write results of runs in other forms, and join shards.",
+        "ovsam_cli.cli.export",
+        "export_app",
+    ),
     "bench": LazyCommand(
         "Compare with plain baselines in turns; exit 1 if a result does not agree.",
         "ovsam_cli.cli.bench",

@@ -63,16 +63,10 @@ def check_manifest(path: Path, fingerprint: Fingerprint) -> None:
     Raises:
         InputError: the manifest is damaged, or names other settings; the differences are listed.
     """
-    try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["format"] != MANIFEST_FORMAT:
-            raise ValueError(f"format {manifest['format']!r}, expected {MANIFEST_FORMAT!r}")
-        written: dict[str, JsonValue] = dict(manifest["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: is not a readable manifest of a run ({error}); drop that run with --restart"
-        ) from error
-    differences = _differences(written, fingerprint.settings())
+    differences = [
+        f"{name}: was {before}, now {after}"
+        for name, before, after in compare_settings(read_settings(path), fingerprint.settings())
+    ]
     if differences:
         raise InputError(
             f"{path.parent.parent}: holds a run with other settings ({'; '.join(differences)}); "
@@ -81,13 +75,33 @@ def check_manifest(path: Path, fingerprint: Fingerprint) -> None:
         )
 
 
-def _differences(was: dict[str, JsonValue], now: dict[str, JsonValue]) -> list[str]:
+def read_settings(path: Path) -> dict[str, JsonValue]:
+    """The settings in a manifest.
+
+    Raises:
+        InputError: the manifest is missing or damaged.
+    """
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise ValueError(f"format {manifest['format']!r}, expected {MANIFEST_FORMAT!r}")
+        return dict(manifest["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: is not a readable manifest of a run ({error}); drop that run with --restart"
+        ) from error
+
+
+def compare_settings(
+    first: dict[str, JsonValue], second: dict[str, JsonValue]
+) -> list[tuple[str, str, str]]:
+    """Settings that differ: their name, and both values as a message can show them."""
     found = []
-    for name in sorted(was.keys() | now.keys()):
-        before = _value_text(was[name]) if name in was else "not set"
-        after = _value_text(now[name]) if name in now else "not set"
+    for name in sorted(first.keys() | second.keys()):
+        before = _value_text(first[name]) if name in first else "not set"
+        after = _value_text(second[name]) if name in second else "not set"
         if before != after:
-            found.append(f"{name}: was {_shortened(before)}, now {_shortened(after)}")
+            found.append((name, _shortened(before), _shortened(after)))
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,14 +21,15 @@ from ovsam_cli.labelling.run_files import ANNOTATIONS_FILE, ERRORS_FILE, RUN_FIL
 from ovsam_cli.labelling.run_folder import STATE_FOLDER
 from ovsam_cli.outputs.coco import CocoSummary
 from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.structures import ImageRecord
 
 
-def compute_source_hash(plan: RunPlan, journal: Journal) -> str:
+def compute_source_hash(plan: RunPlan, records: Iterable[ImageRecord], journal: Journal) -> str:
     """Of all that decides a run's files beside the fingerprint: rows, images, their form."""
     digest = hashlib.sha256()
     source = [__version__, plan.request.options.masks, journal.list_parts(), list(plan.unmatched)]
     digest.update(json.dumps(source).encode())
-    for record in plan.records:
+    for record in records:
         digest.update(json.dumps([record.image_id, record.file_name]).encode())
     return digest.hexdigest()
 

@@ -2,7 +2,8 @@
 
     OUT/.ovsam/lock.json          who writes here now (`run_folder.py`)
     OUT/.ovsam/manifest.json      the settings that decide the results: the fingerprint
-    OUT/.ovsam/part-00000.jsonl   finished images, in the order in which they were finished
+    OUT/.ovsam/part-00000.jsonl   finished images, in the order in which they were finished;
+                                  a process beside others has a part of its own
     OUT/.ovsam/finished.json      that the result files are complete (`finished_files.py`)
 
 After a crash the torn end of a part is cut off and a damaged line is left out; their images are
@@ -12,14 +13,9 @@ depend on the order of completion or on how often the run was interrupted.
 
 from __future__ import annotations
 
-import errno
-import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from ovsam_cli.labelling.fingerprint import Fingerprint, check_manifest, write_manifest
 from ovsam_cli.labelling.journal_index import (
@@ -27,21 +23,17 @@ from ovsam_cli.labelling.journal_index import (
     MANIFEST_FILE,
     PART_PATTERN,
     RowIndex,
-    RowPosition,
-    format_line,
 )
-from ovsam_cli.labelling.journal_rows import result_to_json
+from ovsam_cli.labelling.journal_part import (
+    FlushPolicy,
+    PartWriter,
+    list_parts,
+    part_number,
+    part_path,
+)
 from ovsam_cli.labelling.run_folder import STATE_FOLDER, RunLock
-from ovsam_cli.outputs.files import output_error, sync_folder
+from ovsam_cli.outputs.files import output_error
 from ovsam_cli.structures import ImageRecord, ImageResult
-
-
-@dataclass(frozen=True, slots=True)
-class FlushPolicy:
-    """How much work a power cut may cost. (A killed process loses nothing that was appended.)"""
-
-    num_images: int = 32
-    seconds: float = 5.0
 
 
 class Journal:
@@ -52,15 +44,18 @@ class Journal:
         num_recovered: rows found when the journal was opened.
     """
 
-    def __init__(self, *, lock: RunLock, owns_lock: bool, part: Path, flush: FlushPolicy) -> None:
+    def __init__(self, state: Path, *, lock: RunLock | None, flush: FlushPolicy | None) -> None:
         self.index = RowIndex()
-        self._lock = lock
-        self._owns_lock = owns_lock
-        self._part = part
-        self._flush_policy = flush
-        self._num_unsynced = 0
-        self._last_sync = time.monotonic()
-        self._file, self._end = self._recover()
+        self.state = state
+        self._own_lock = lock
+        ends = {part: self.index.read_part(part) for part in list_parts(state)}
+        # The last part: rows of an image that is labelled again must stand behind its old ones.
+        last = max(ends, default=part_path(state, 0))
+        self._next_number = part_number(last) + 1
+        try:
+            self._part = PartWriter(last, end=ends.get(last, 0), flush=flush)
+        except BlockingIOError:
+            self._part = PartWriter(self.begin_part(), flush=flush)
         self.num_recovered = len(self.index)
 
     @classmethod
@@ -72,7 +67,6 @@ class Journal:
         restart: bool = False,
         lock: RunLock | None = None,
         flush: FlushPolicy | None = None,
-        part_number: int = 0,
     ) -> Journal:
         """Open the journal of `out`, new or continued.
 
@@ -82,7 +76,6 @@ class Journal:
             restart: drop the rows of earlier runs first, whatever their settings.
             lock: the lock `prepare_output` gave; None takes one for the journal's life.
             flush: how often to sync to disk.
-            part_number: the part to append to; one a worker.
 
         Raises:
             InputError: the folder holds a run with other settings; they are named.
@@ -92,12 +85,7 @@ class Journal:
         held = RunLock.acquire(out) if lock is None else lock
         try:
             _prepare_state(state, fingerprint, restart=restart)
-            return cls(
-                lock=held,
-                owns_lock=lock is None,
-                part=state / f"part-{part_number:05d}.jsonl",
-                flush=flush or FlushPolicy(),
-            )
+            return cls(state, lock=held if lock is None else None, flush=flush)
         except BaseException as error:
             if lock is None:
                 held.release()
@@ -122,24 +110,14 @@ class Journal:
             OutputError: the disk is full or gone; rows so far are kept, and the row that did not
                 fit is taken back, so appending can be tried again.
         """
-        line = format_line(result_to_json(result))
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self._file.truncate(self._end)
-            raise output_error(self._part, error) from error
-        record = result.record
-        self.index.put(
-            record.file_name,
-            RowPosition(self._part, self._end, len(line), record.image_id, result.status),
-        )
-        self._end += len(line)
-        self._num_unsynced += 1
-        policy = self._flush_policy
-        overdue = time.monotonic() - self._last_sync >= policy.seconds
-        if overdue or self._num_unsynced >= policy.num_images:
-            self.flush()
+        self.index.put(result.record.file_name, self._part.append(result))
+
+    def begin_part(self) -> Path:
+        """A part for another writer, who makes the file; notes its rows in `index`, or has them
+        read by it, when they are there.
+        """
+        self._next_number += 1
+        return part_path(self.state, self._next_number - 1)
 
     def flush(self) -> None:
         """Bring all rows safely to disk.
@@ -147,12 +125,7 @@ class Journal:
         Raises:
             OutputError: the disk is full or gone.
         """
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise output_error(self._part, error) from error
-        self._num_unsynced = 0
-        self._last_sync = time.monotonic()
+        self._part.flush()
 
     def iter_results(self, records: Sequence[ImageRecord] | None = None) -> Iterator[ImageResult]:
         """Finished images; see `RowIndex.iter_results`."""
@@ -160,8 +133,7 @@ class Journal:
 
     def list_parts(self) -> list[tuple[str, int]]:
         """Names and sizes of the parts: they only grow, so equal ones hold the same rows."""
-        parts = sorted(self._part.parent.glob(PART_PATTERN))
-        return [(part.name, part.stat().st_size) for part in parts]
+        return [(part.name, part.stat().st_size) for part in list_parts(self.state)]
 
     def iter_failed(self, records: Sequence[ImageRecord]) -> Iterator[ImageResult]:
         """Results of those of the given images that failed, in their order."""
@@ -174,14 +146,11 @@ class Journal:
         Raises:
             OutputError: the disk is full or gone.
         """
-        if self._file.closed:
-            return
         try:
-            self.flush()
+            self._part.close()
         finally:
-            self._file.close()
-            if self._owns_lock:
-                self._lock.release()
+            if self._own_lock is not None:
+                self._own_lock.release()
 
     def __enter__(self) -> Journal:
         return self
@@ -193,21 +162,6 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _recover(self) -> tuple[BinaryIO, int]:
-        """Index all parts, cut the torn end of our own, and open it behind its last row."""
-        # Unbuffered: a row that append() returned from survives the death of the process.
-        is_new = not self._part.exists()
-        file = open(self._part, "ab+", buffering=0)
-        for part in sorted(self._part.parent.glob(PART_PATTERN)):
-            end = self.index.read_part(part)
-            if part == self._part:
-                own_end = end
-                if part.stat().st_size > end:
-                    file.truncate(end)
-        if is_new:
-            sync_folder(self._part.parent)
-        return file, own_end
 
 
 def _prepare_state(state: Path, fingerprint: Fingerprint, *, restart: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +63,10 @@ class RowIndex:
         """Note a row; it replaces an earlier one of the same image."""
         self._positions[file_name] = position
 
+    def find(self, file_name: str) -> RowPosition | None:
+        """Where the row of an image stands; None without one."""
+        return self._positions.get(file_name)
+
     def read_part(self, part: Path) -> int:
         """Note all good rows of a part.
 
@@ -91,20 +95,32 @@ class RowIndex:
             records: the images wanted, in this order; their present image_id and path replace
                 the stored ones. Images without a row are left out. None: all rows by image_id.
         """
-        if records is None:
-            names = sorted(self._positions, key=lambda name: (self._positions[name].image_id, name))
-        else:
-            names = [record.file_name for record in records]
+        if records is not None:
+            for record, result in self.iter_pairs(records):
+                yield replace(result, record=record)
+            return
+        names = sorted(self._positions, key=lambda name: (self._positions[name].image_id, name))
+        stored = (ImageRecord(Path(), name, 0) for name in names)
+        for _, result in self.iter_pairs(stored):
+            yield result
+
+    def iter_pairs(
+        self, records: Iterable[ImageRecord]
+    ) -> Iterator[tuple[ImageRecord, ImageResult]]:
+        """Read the rows of images, by file name and in this order; those without are left out.
+
+        Returns:
+            Each image as given, and its result as stored.
+        """
         with ExitStack() as stack:
             files: dict[Path, BinaryIO] = {}
-            for row, name in enumerate(names):
-                position = self._positions.get(name)
+            for record in records:
+                position = self._positions.get(record.file_name)
                 if position is None:
                     continue
                 if position.part not in files:
                     files[position.part] = stack.enter_context(open(position.part, "rb"))
-                result = _read_row(files[position.part], position)
-                yield result if records is None else replace(result, record=records[row])
+                yield record, _read_row(files[position.part], position)
 
 
 def read_run(out: Path) -> RowIndex:

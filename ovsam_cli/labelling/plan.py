@@ -40,6 +40,12 @@ class RunPlan:
     unmatched: tuple[str, ...]
 
     @property
+    def out(self) -> Path:
+        """Where this run writes: a shard has a folder of its own within the one asked for."""
+        shard = self.request.shard
+        return self.request.out if shard is None else self.request.out / shard.folder_name
+
+    @property
     def num_views(self) -> int:
         """About how many images are encoded: crops of the grid count, of small images too."""
         grid = self.request.options.grid
@@ -85,11 +91,13 @@ class RunPlan:
         source = f"prompts of {self.request.prompts}"
         if grid is not None:
             source = f"a grid of {grid.points_per_side} x {grid.points_per_side} points"
+        shard = self.request.shard
+        part = f" (shard {shard} does about {len(self.records) // shard.count})" if shard else ""
         return (
-            f"{len(self.records)} images, {source}\n"
+            f"{len(self.records)} images{part}, {source}\n"
             f"{len(self.vocabulary.categories)} names ({self.vocabulary.name}), "
             f"model {self.request.model}, device {self.request.devices}\n"
-            f"would write {self.request.out / 'annotations.json'}"
+            f"would write {self.out / 'annotations.json'}"
         )
 
 

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import chain
 
+from ovsam_cli.labelling.engine import LabelEngine, LabelJob
 from ovsam_cli.labelling.failure_limit import FailureLimit
+from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.finished_files import compute_source_hash, read_finished, write_finished
 from ovsam_cli.labelling.journal import Journal
-from ovsam_cli.labelling.labeller import build_labeller
+from ovsam_cli.labelling.local_engine import LocalEngine
 from ovsam_cli.labelling.options import LabelRequest
-from ovsam_cli.labelling.pipeline import label_batches
 from ovsam_cli.labelling.plan import RunPlan, plan_run
-from ovsam_cli.labelling.planner import (
-    PreparedImage,
-    ReadOptions,
-    is_compiling_worthwhile,
-    iter_unfinished,
-    plan_batches,
+from ovsam_cli.labelling.planner import iter_unfinished, plan_batches
+from ovsam_cli.labelling.run_description import (
+    RunDescription,
+    compute_images_hash,
+    write_description,
 )
-from ovsam_cli.labelling.run_files import (
-    PreviewWriter,
-    RunSummary,
-    build_fingerprint,
-    write_failures,
-    write_run_files,
-)
+from ovsam_cli.labelling.run_facts import RunFacts, build_coco_options
+from ovsam_cli.labelling.run_files import RunSummary, write_failures, write_run_files
 from ovsam_cli.labelling.run_folder import prepare_output
-from ovsam_cli.labelling.stages import Labeller
-from ovsam_cli.model.checkpoint import LoadedModel
-from ovsam_cli.structures import ImageRecord, ImageResult, Prompts
+from ovsam_cli.labelling.shards import check_shards_folder
+from ovsam_cli.outputs.json_values import JsonValue
+from ovsam_cli.structures import ImageRecord, ImageResult
 
 OnMessage = Callable[[str], None]
 OnImageDone = Callable[[ImageResult], None]
@@ -43,18 +38,18 @@ class Run:
     """An open run: planned, locked, weights loaded.
 
     Attributes:
-        plan: what was asked for and found.
-        loaded: the model with its hashes and licence.
-        labeller: the model ready to label with this vocabulary.
+        plan: what was asked for and found, all shards' images included.
+        engine: labels batches.
+        records: the images of this run: all, or those of its shard.
         journal: what is finished.
         num_finished: images that need no work, for an earlier start of the same run finished them.
     """
 
     plan: RunPlan
-    loaded: LoadedModel
-    labeller: Labeller
+    engine: LabelEngine
+    records: tuple[ImageRecord, ...]
     journal: Journal
-    num_finished: int
+    num_finished: int = 0
 
 
 def label_images(
@@ -65,15 +60,20 @@ def label_images(
 ) -> RunSummary:
     """Label all images of a request and write its output folder.
 
+    With several devices, call it under `if __name__ == "__main__":`, as for every program that
+    starts processes.
+
     Args:
         request: images, prompts, vocabulary, model, output folder and options.
         on_message: called with notices for a person.
-        on_image_done: called with each finished image, in another thread, one at a time.
+        on_image_done: called with each finished image, in another thread, one at a time; without
+            its objects where another process has labelled it.
 
     Raises:
         InputError: something in the request cannot be used.
         CheckpointError: the weights are missing or broken.
         OutputError: the output folder cannot be written or is in use.
+        DeviceError: no device is left to go on with.
         TooManyFailuresError: more images failed than the request allows.
     """
     plan = plan_run(request)
@@ -93,19 +93,56 @@ def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
         CheckpointError: the weights are missing or broken.
     """
     request = plan.request
-    with prepare_output(request.out, overwrite=request.overwrite) as lock:
-        loaded, labeller = build_labeller(plan, on_message=on_message)
-        fingerprint = build_fingerprint(plan, loaded, labeller)
-        with Journal.open(request.out, fingerprint, restart=request.restart, lock=lock) as journal:
-            yield Run(plan, loaded, labeller, journal, len(find_finished(plan, journal)))
+    if request.shard is not None:
+        check_shards_folder(request.out, overwrite=request.overwrite)
+    with (
+        prepare_output(plan.out, overwrite=request.overwrite) as lock,
+        _open_engine(plan, on_message=on_message) as engine,
+    ):
+        fingerprint = _bind_to_shard(plan, engine.facts)
+        records = list_records(plan, engine.facts)
+        with Journal.open(plan.out, fingerprint, restart=request.restart, lock=lock) as journal:
+            write_description(plan.out, _describe(plan, engine.facts, records), records)
+            yield Run(plan, engine, records, journal, len(find_finished(plan, records, journal)))
 
 
-def find_finished(plan: RunPlan, journal: Journal) -> frozenset[str]:
-    """File names of a plan's images that need no work."""
+@contextmanager
+def _open_engine(plan: RunPlan, *, on_message: OnMessage) -> Iterator[LabelEngine]:
+    yield LocalEngine.open(plan, on_message=on_message)
+
+
+def _bind_to_shard(plan: RunPlan, facts: RunFacts) -> Fingerprint:
+    """A shard's results depend on all images, and on how they are dealt out."""
+    shard, fingerprint = plan.request.shard, facts.fingerprint
+    if shard is None:
+        return fingerprint
+    settings: dict[str, JsonValue] = {
+        "shard.index": shard.index,
+        "shard.count": shard.count,
+        "shard.batch_size": facts.batch_size,
+        "shard.images": compute_images_hash(plan.records),
+    }
+    return replace(fingerprint, options={**fingerprint.options, **settings})
+
+
+def _describe(plan: RunPlan, facts: RunFacts, records: Sequence[ImageRecord]) -> RunDescription:
+    return RunDescription(
+        categories=facts.categories,
+        coco=build_coco_options(plan, facts),
+        shard=plan.request.shard,
+        num_images=len(records),
+        images_sha256=compute_images_hash(records),
+    )
+
+
+def find_finished(
+    plan: RunPlan, records: Sequence[ImageRecord], journal: Journal
+) -> frozenset[str]:
+    """File names of those of a run's images that need no work."""
     done = journal.finished
     if plan.request.retry_failed:
         done -= journal.failed
-    return done & {record.file_name for record in plan.records}
+    return done & {record.file_name for record in records}
 
 
 def finish_run(
@@ -125,38 +162,33 @@ def finish_run(
     Raises:
         KeyboardInterrupt: `should_stop` said so; what was begun is finished and on disk.
         OutputError: a file cannot be written.
+        DeviceError: no device is left to go on with.
         TooManyFailuresError: more images failed than the request allows; `errors.jsonl` has them.
     """
     started = time.monotonic()
-    finished, labeller = find_finished(run.plan, run.journal), run.labeller
-    left = {record.file_name for record in run.plan.records} - finished
-    previews = PreviewWriter(run.plan, labeller)
+    finished = find_finished(run.plan, run.records, run.journal)
+    left = {record.file_name for record in run.records} - finished
     limit = FailureLimit(run.plan.request.max_failures, run.journal.failed & finished)
 
-    def write(result: ImageResult) -> None:
-        # The missing images of a batch were computed together with those that were there.
-        if result.record.file_name in left:
-            run.journal.append(result)
-            limit.count(result)
-            on_image_done(result)
+    def on_result(result: ImageResult) -> None:
+        limit.count(result)
+        on_image_done(result)
 
-    def draw(image: PreparedImage, result: ImageResult) -> None:
-        if image.rgb is not None and result.record.file_name in left:
-            previews.write(image.rgb, result)
-
-    label_batches(
-        labeller,
-        iter_unfinished(plan_run_batches(run.plan, labeller), finished),
-        _read_options(run.plan, labeller, previews, len(left)),
-        finish=draw,
-        write=write,
-        on_message=on_message,
-        should_stop=lambda: should_stop() or limit.is_exceeded,
+    run.engine.label(
+        LabelJob(
+            plan=run.plan,
+            batches=iter_unfinished(plan_run_batches(run.plan, run.engine.facts), finished),
+            left=left,
+            journal=run.journal,
+            on_result=on_result,
+            on_message=on_message,
+            should_stop=lambda: should_stop() or limit.is_exceeded,
+        )
     )
     run.journal.flush()
     if limit.is_exceeded:
-        write_failures(run.plan, run.journal.iter_failed(run.plan.records))
-        raise limit.to_error(run.plan.request.out)
+        write_failures(run.plan, run.journal.iter_failed(run.records))
+        raise limit.to_error(run.plan.out)
     if should_stop():
         raise KeyboardInterrupt
     return _write_results(run, seconds=time.monotonic() - started, num_labelled_now=len(left))
@@ -164,15 +196,14 @@ def finish_run(
 
 def _write_results(run: Run, *, seconds: float, num_labelled_now: int) -> RunSummary:
     """Write the result files, unless they are what they would become."""
-    source_hash = compute_source_hash(run.plan, run.journal)
-    before = read_finished(run.plan.request.out, source_hash)
+    source_hash = compute_source_hash(run.plan, run.records, run.journal)
+    before = read_finished(run.plan.out, source_hash)
     if before is not None:
         return replace(before, seconds=seconds, num_labelled_now=num_labelled_now)
     summary = write_run_files(
         run.plan,
-        run.loaded,
-        run.labeller,
-        run.journal.iter_results(run.plan.records),
+        run.engine.facts,
+        run.journal.iter_results(run.records),
         seconds=seconds,
         num_labelled_now=num_labelled_now,
     )
@@ -180,32 +211,16 @@ def _write_results(run: Run, *, seconds: float, num_labelled_now: int) -> RunSum
     return summary
 
 
-def plan_run_batches(plan: RunPlan, labeller: Labeller) -> Iterator[tuple[ImageRecord, ...]]:
-    """The batches of a run, the same however often it is stopped and goes on."""
+def plan_run_batches(plan: RunPlan, facts: RunFacts) -> Iterator[tuple[ImageRecord, ...]]:
+    """The batches of a run or shard, the same however often it is stopped and goes on."""
     count = (lambda record: 0) if plan.prompts is None else plan.prompts.count_for
-    return plan_batches(plan.records, count, batch_size=labeller.work_sizes().images)
+    batches = plan_batches(plan.records, count, batch_size=facts.batch_size)
+    return batches if plan.request.shard is None else plan.request.shard.take(batches)
 
 
-def _read_options(
-    plan: RunPlan, labeller: Labeller, previews: PreviewWriter, num_images: int
-) -> ReadOptions:
-    options = plan.request.options
-    has_crops = options.grid is not None and options.grid.crop_layers > 0
-    return ReadOptions(
-        pixel_format=labeller.pixel_format,
-        exif=options.exif,
-        find_prompts=None if plan.prompts is None else partial(find_prompts, plan),
-        keeps_rgb=lambda record: has_crops or previews.is_wanted(record),
-        compiled=is_compiling_worthwhile(num_images),
-    )
-
-
-def find_prompts(
-    plan: RunPlan, record: ImageRecord, original_hw: tuple[int, int]
-) -> tuple[Prompts, tuple[str, ...]]:
-    """The prompts of one image, and a notice for each that cannot be used."""
-    assert plan.prompts is not None
-    prompts, problems = plan.prompts.for_image(record, original_hw)
-    return prompts, tuple(
-        p.message if p.prompt_id is None else f"prompt {p.prompt_id}: {p.message}" for p in problems
-    )
+def list_records(plan: RunPlan, facts: RunFacts) -> tuple[ImageRecord, ...]:
+    """The images of a run or shard, by image_id."""
+    if plan.request.shard is None:
+        return plan.records
+    own = chain.from_iterable(plan_run_batches(plan, facts))
+    return tuple(sorted(own, key=lambda record: record.image_id))

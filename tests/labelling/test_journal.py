@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ovsam_cli.errors import InputError, OutputError
 from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.journal import FlushPolicy, Journal
 from ovsam_cli.labelling.journal_index import read_run
+from ovsam_cli.labelling.journal_part import PartWriter
 from ovsam_cli.labelling.journal_rows import result_from_json, result_to_json
 from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.structures import ImageRecord
@@ -218,7 +221,7 @@ def test_row_that_did_not_fit_is_taken_back(out, monkeypatch):
     """A full disk stops in the middle of a line; what follows must not stand on that line."""
     with Journal.open(out, FINGERPRINT) as journal:
         journal.append(make_result(1))
-        file = journal._file
+        file = journal._part._file
 
         class FullDisk:
             closed = False
@@ -229,10 +232,10 @@ def test_row_that_did_not_fit_is_taken_back(out, monkeypatch):
             def __getattr__(self, name):
                 return getattr(file, name)
 
-        journal._file = FullDisk()
+        journal._part._file = FullDisk()
         with pytest.raises(OutputError, match=r"part-00000\.jsonl.*No space left.*MB free"):
             journal.append(make_result(2))
-        journal._file = file
+        journal._part._file = file
         journal.append(make_result(3))
     with Journal.open(out, FINGERPRINT) as journal:
         assert journal.finished == {"dir/1.jpg", "dir/3.jpg"}
@@ -259,13 +262,47 @@ def test_sync_follows_the_policy(out, monkeypatch):
 
 
 def test_parts_of_several_workers_are_read_together(out):
-    with Journal.open(out, FINGERPRINT, part_number=0) as journal:
+    with Journal.open(out, FINGERPRINT) as journal:
         journal.append(make_result(2, 0))
-    with Journal.open(out, FINGERPRINT, part_number=1) as journal:
-        assert journal.finished == {"dir/2.jpg"}
+        paths = [journal.begin_part(), journal.begin_part()]
+        for image_id, path in enumerate(paths, start=3):
+            part = PartWriter(path)
+            part.append(make_result(image_id, 0))
+            part.close()
+        for path in paths:
+            journal.index.read_part(path)
+        assert journal.finished == {"dir/2.jpg", "dir/3.jpg", "dir/4.jpg"}
+    assert [r.record.image_id for r in read_run(out).iter_results()] == [2, 3, 4]
+    assert len(list((out / ".ovsam").glob("part-*"))) == 3
+
+
+def test_an_image_labelled_again_stands_behind_its_old_row(out):
+    """Written to the first part again, the new row lost against an old one of a later part."""
+    with Journal.open(out, FINGERPRINT) as journal:
+        part = PartWriter(journal.begin_part())
+        part.append(replace(make_result(1, 0), status="failed", detections=None))
+        part.close()
+    with Journal.open(out, FINGERPRINT) as journal:
+        assert journal.failed == {"dir/1.jpg"}
         journal.append(make_result(1, 0))
-    assert [r.record.image_id for r in read_run(out).iter_results()] == [1, 2]
-    assert len(list((out / ".ovsam").glob("part-*"))) == 2
+    with Journal.open(out, FINGERPRINT) as journal:
+        assert journal.failed == frozenset()
+
+
+def test_a_part_that_another_process_still_writes_to_is_left_alone(out):
+    with Journal.open(out, FINGERPRINT):
+        pass
+    code = (
+        "import sys, pathlib\nfrom ovsam_cli.labelling.journal_part import PartWriter\n"
+        f"part = PartWriter(pathlib.Path({str(out / '.ovsam' / 'part-00000.jsonl')!r}))\n"
+        "print('open', flush=True)\nsys.stdin.read()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout.readline() == b"open\n"
+        with Journal.open(out, FINGERPRINT) as journal:
+            journal.append(make_result(1, 0))
+            assert [size > 0 for _, size in journal.list_parts()] == [False, True]
 
 
 def test_reading_a_folder_without_a_run(tmp_path):
