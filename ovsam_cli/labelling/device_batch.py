@@ -113,9 +113,25 @@ def iter_batch_outputs(
         return
     views = tuple(View(place, geometry) for place, geometry in enumerate(batch.geometries))
     encoded = encode_views(labeller, views, uploaded, sizes)
-    for rows in group_by_layout(batch.prompts):
-        prompts = batch.prompts.take(rows)
-        work = partial(_label_rows, labeller, encoded, prompts, rows)
+    yield from iter_prompt_outputs(labeller, encoded, batch.prompts, sizes)
+
+
+def iter_prompt_outputs(
+    labeller: Labeller, encoded: ViewFeatures, prompts: Prompts, sizes: WorkSizes
+) -> Iterator[ChunkOutput]:
+    """Label prompts of images that are encoded already.
+
+    Args:
+        labeller: model, names and options.
+        encoded: the images, as views that `prompts.image_index` counts.
+        prompts: B prompts, original frame.
+        sizes: prompts a chunk.
+
+    Raises:
+        MemoryError: even the smallest chunk was too large.
+    """
+    for rows in group_by_layout(prompts):
+        work = partial(_label_rows, labeller, encoded, prompts.take(rows), rows)
         yield from run_in_chunks(len(rows), sizes, work)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -25,6 +26,7 @@ from ovsam_cli.model.config import OVSAMConfig
 from ovsam_cli.model.hub import cache_folder, list_models
 from ovsam_cli.model.inference import prepare_for_inference
 from ovsam_cli.model.own_files import read_config
+from ovsam_cli.model.text_encoder import TextEncoder
 from ovsam_cli.model.text_towers import load_text_tower
 from ovsam_cli.vocabulary import Vocabulary, resolve_trained_names
 
@@ -65,6 +67,31 @@ def build_labeller(
     )
     _compile_if_long(plan, labeller, on_message)
     return loaded, labeller
+
+
+def with_vocabulary(
+    labeller: Labeller, vocabulary: Vocabulary, text_encoder: TextEncoder
+) -> Labeller:
+    """The same model with other names to choose from; names encoded before come from the cache.
+
+    Args:
+        labeller: left as it is; both share the network.
+        vocabulary: the names.
+        text_encoder: of the model, from `load_text_tower`.
+
+    Raises:
+        VocabularyError: a name cannot be embedded.
+    """
+    embeddings = build_text_embeddings(vocabulary, text_encoder, cache_dir=cache_folder())
+    config, device = labeller.model.config, labeller.device
+    return replace(
+        labeller,
+        vocabulary=vocabulary,
+        text_embeddings=torch.from_numpy(embeddings.array).to(device),
+        text_hash=embeddings.text_hash,
+        fusion=_build_fusion(labeller.options, config, vocabulary, config.trained_on, device),
+        unknown_category_id=_unknown_id(labeller.options, vocabulary),
+    )
 
 
 def _compile_if_long(plan: RunPlan, labeller: Labeller, on_message: Callable[[str], None]) -> None:
