@@ -54,6 +54,8 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("model/text_encoder", {"torch"}, {"open_clip"}),
     ("model/minilm", {"torch", "safetensors"}, {"tokenizers", "transformers"}),
     ("model", {"torch", "safetensors"}, set()),
+    ("outputs/parquet", set(), {"pyarrow"}),
+    ("outputs/parquet_rows", set(), {"pyarrow"}),
     ("outputs", {"PIL"}, set()),
     ("labelling/distributed", {"torch"}, {"ray"}),
     ("labelling/postprocess", {"torch"}, {"torchvision"}),
