@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
+from ovsam_cli.cli.export_formats import add_formats
 
 if TYPE_CHECKING:
     from ovsam_cli.labelling.run_reading import RunContent
@@ -74,3 +75,6 @@ def _say_summary(console: Console, summary: CocoSummary) -> None:
     console.say(f"{summary.num_annotations} objects in {summary.num_images} images{failed}")
     if summary.num_masks_with_lost_holes:
         console.say(f"polygons lost the holes of {summary.num_masks_with_lost_holes} masks")
+
+
+add_formats(export_app)

@@ -56,6 +56,7 @@ class CvatWriter:
         rows += [self._mask_row(one) for one in objects]
         self._file.write(("\n".join([*rows, "  </image>"]) + "\n").encode())
         self._num_images += 1
+        self._counter.lose("score(s)", len(objects))
 
     def _mask_row(self, one: ExportedObject) -> str:
         x, y, width, height = (int(value) for value in one.bbox)

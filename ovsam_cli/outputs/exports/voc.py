@@ -62,6 +62,7 @@ class VocWriter:
         self._guard.claim(stem, result.record.file_name)
         write_small_file(self._folder / f"Annotations/{stem}.xml", self._xml(result, objects))
         self._draw(stem, result, objects)
+        self._counter.lose("score(s)", len(objects))
         self._images.place(result.record, self._folder / "JPEGImages" / name)
         self._stems.append(stem)
 

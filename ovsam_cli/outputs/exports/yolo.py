@@ -90,6 +90,9 @@ class YoloWriter:
         self._guard.claim(place, result.record.file_name)
         if name.suffix.lower() not in KNOWN_SUFFIXES:
             self._counter.lose("image(s) of a kind that ultralytics passes over")
+        self._counter.lose("score(s)", len(objects))
+        if self._options.shapes == "boxes":
+            self._counter.lose("mask(s)", len(objects))
         height, width = result.original_hw
         lines = [line for one in objects for line in self._lines(one, width, height)]
         text = "".join(f"{line}\n" for line in lines)

@@ -72,11 +72,14 @@ def test_layout_and_masks(tmp_path):
             if mask is not RING:
                 np.testing.assert_array_equal(fill(values[1:]), mask)
     assert (summary.num_images, summary.num_objects, summary.num_failed) == (4, 7, 1)
-    assert summary.losses == (Loss("hole(s) that polygons cannot express", 1),)
+    holes = Loss("hole(s) that polygons cannot express", 1)
+    assert summary.losses == (Loss("score(s)", 7), holes)
 
 
 def test_boxes(tmp_path):
-    export(tmp_path, [make_result("a.png", 1, PARTS, folder=tmp_path)], shapes="boxes", images=NONE)
+    result = make_result("a.png", 1, PARTS, folder=tmp_path)
+    summary = export(tmp_path, [result], shapes="boxes", images=NONE)
+    assert summary.losses == (Loss("score(s)", 1), Loss("mask(s)", 1))
     ((kind, x, y, width, height),) = read_labels(tmp_path / "out")["labels/train/a.txt"]
     assert kind == 0
     np.testing.assert_allclose(
