@@ -112,6 +112,22 @@ class PromptSource:
         row = self._find_row(record.file_name)
         return 0 if row is None else int(self.offsets[row + 1] - self.offsets[row])
 
+    def take(self, records: Sequence[ImageRecord]) -> PromptSource:
+        """Only the prompts of these images: small, for another process."""
+        rows = {record.file_name: self._find_row(record.file_name) for record in records}
+        named = {name: row for name, row in rows.items() if row is not None}
+        parts = [self.order[self.offsets[row] : self.offsets[row + 1]] for row in named.values()]
+        taken = np.concatenate([np.empty(0, np.int64), *parts])
+        counts = [len(part) for part in parts]
+        return replace(
+            self,
+            table=self.table.take(taken, tuple(named), list(named.values()), counts),
+            order=np.arange(len(taken)),
+            offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            row_by_name={name: row for row, name in enumerate(named)},
+            row_by_basename={},
+        )
+
     def matched_to(self, records: Sequence[ImageRecord]) -> PromptSource:
         """The same prompts, tied to exactly these images.
 

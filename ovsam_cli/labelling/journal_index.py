@@ -67,6 +67,10 @@ class RowIndex:
         """Where the row of an image stands; None without one."""
         return self._positions.get(file_name)
 
+    def find_row(self, file_name: str) -> RowPosition | None:
+        """Where the row of an image stands."""
+        return self._positions.get(file_name)
+
     def read_part(self, part: Path) -> int:
         """Note all good rows of a part.
 

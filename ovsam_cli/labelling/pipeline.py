@@ -62,24 +62,26 @@ def label_batches(
     write: Callable[[ImageResult], None],
     on_message: Callable[[str], None],
     should_stop: Callable[[], bool] = lambda: False,
+    num_cores: int | None = None,
 ) -> None:
     """Label planned batches of images.
 
     Args:
         labeller: model, names and options.
-        batches: of at most the batch size, in the order to work in.
+        batches: of at most the batch size, in the order to work in; empty ones are passed over.
         options: how images are read.
         finish: called with each image and its result in a finishing thread, before `write`.
         write: called with each result, in one thread, batch by batch.
         on_message: called once if memory runs out.
         should_stop: asked before each batch; once it says so no further one is begun, and those
             in flight are finished and written.
+        num_cores: for this process's threads, where others work beside it; None is all.
 
     Raises:
         The first error of any stage; results before it are written.
     """
     sizes = labeller.work_sizes(on_message)
-    num_readers = count_readers(labeller.device)
+    num_readers = count_readers(labeller.device, num_cores)
     slots = _make_slots(labeller, sizes.images, num_readers)
     num_finishers = count_finishers(labeller.device.type)
     with (

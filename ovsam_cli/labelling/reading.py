@@ -48,10 +48,21 @@ class _Waiting:
         )
 
 
-def count_readers(device: torch.device) -> int:
-    """Decode threads: on the CPU the network needs the cores, on CUDA almost nothing does."""
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_cores = num_cores or 1
+def count_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def count_readers(device: torch.device, num_cores: int | None = None) -> int:
+    """Decode threads: on the CPU the network needs the cores, on CUDA almost nothing does.
+
+    Args:
+        device: of the network.
+        num_cores: for this process's threads; None is all it may use.
+    """
+    num_cores = num_cores or count_cores()
     return max(1, num_cores // 4 if device.type == "cpu" else num_cores - 3)
 
 
@@ -63,6 +74,9 @@ def iter_read(
     num_readers: int,
 ) -> Generator[ReadBatch]:
     """Read planned batches ahead, as many as slots and memory allow; in order.
+
+    An empty batch means that there is none at the moment: what was read goes on, then `batches` is
+    asked again.
 
     A batch's slots are taken before any of its images is read, in the order of the batches; so no
     batch can wait for slots that later ones hold.
@@ -78,7 +92,9 @@ def iter_read(
     readers = ThreadPoolExecutor(num_readers, thread_name_prefix="read")
     try:
         while batch is not None or waiting:
-            while batch is not None and sum(w.num_bytes() for w in waiting) < MAX_BYTES_AHEAD:
+            if batch == ():
+                batch = next(upcoming, None)
+            while batch and sum(w.num_bytes() for w in waiting) < MAX_BYTES_AHEAD:
                 taken = slots.take(len(batch))
                 if taken is None:
                     break
@@ -89,7 +105,8 @@ def iter_read(
                 waiting.append(_Waiting(futures, taken))
                 batch = next(upcoming, None)
             if not waiting:
-                slots.wait()
+                if batch:
+                    slots.wait()
                 continue
             oldest = waiting.popleft()
             yield _sort_out([future.result() for future in oldest.futures], oldest.slots)

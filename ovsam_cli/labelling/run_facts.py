@@ -1,17 +1,19 @@
-"""What a loaded model says of the run it is for, without the model: small, and sent by workers."""
+"""What a loaded model says of its run, without the model: small, sent by workers; no torch."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from ovsam_cli import __version__
-from ovsam_cli.labelling.device import describe_device
 from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.plan import RunPlan
-from ovsam_cli.labelling.stages import Labeller
-from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.outputs.coco import CocoCategory, CocoOptions
 from ovsam_cli.outputs.json_values import JsonValue
+
+if TYPE_CHECKING:
+    from ovsam_cli.labelling.stages import Labeller
+    from ovsam_cli.model.checkpoint import LoadedModel
 
 # Options that change how fast results come, or which files show them, but not the objects found.
 NOT_IN_FINGERPRINT = {"batch_size", "prompts_per_batch", "compile", "num_previews", "masks"}
@@ -41,6 +43,8 @@ class RunFacts:
 
 def build_facts(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) -> RunFacts:
     """Ask a model and its labeller for what others need to know of them."""
+    from ovsam_cli.labelling.device import describe_device  # torch is there by now
+
     weights: dict[str, JsonValue] = {
         "name": loaded.name,
         "sha256": loaded.weights_sha256,

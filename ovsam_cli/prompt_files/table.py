@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,6 +59,42 @@ class PromptTable:
     point_labels: IntArray
     prompt_scores: FloatArray
     masks: Mapping[int, Rle]
+
+    def take(
+        self,
+        rows: IntArray,
+        file_names: tuple[str, ...],
+        image_rows: Sequence[int],
+        counts: Sequence[int],
+    ) -> PromptTable:
+        """Some prompts, grouped by image.
+
+        Args:
+            rows: (n,) int64 of the prompts, image by image.
+            file_names: (i,) names for the images.
+            image_rows: (i,) which images of this table they are.
+            counts: (i,) how many of `rows` belong to each.
+        """
+        starts = np.where(rows > 0, self.point_ends[rows - 1], 0)
+        points = [np.arange(*ends) for ends in zip(starts, self.point_ends[rows], strict=True)]
+        taken = np.concatenate([np.empty(0, np.int64), *points])
+        return PromptTable(
+            sha256=self.sha256,
+            coordinates=self.coordinates,
+            file_names=file_names,
+            declared_hw=self.declared_hw[np.asarray(image_rows, np.int64)],
+            image_row=np.repeat(np.arange(len(file_names)), counts),
+            prompt_ids=tuple(self.prompt_ids[row] for row in rows.tolist()),
+            boxes_xyxy=self.boxes_xyxy[rows],
+            has_box=self.has_box[rows],
+            point_ends=np.cumsum([len(of_one) for of_one in points], dtype=np.int64),
+            point_coords=self.point_coords[taken],
+            point_labels=self.point_labels[taken],
+            prompt_scores=self.prompt_scores[rows],
+            masks={
+                new: self.masks[row] for new, row in enumerate(rows.tolist()) if row in self.masks
+            },
+        )
 
 
 class TableBuilder:
