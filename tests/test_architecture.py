@@ -81,7 +81,9 @@ TORCH_FREE = {
     *("labelling/worker_link", "labelling/worker_pool", "labelling/distributed"),
     *("evaluation/datasets", "evaluation/metrics", "evaluation/coco_entries"),
     *("evaluation/average_precision", "evaluation/detections", "evaluation/detection_files"),
-    "evaluation/splits",
+    *("evaluation/splits", "evaluation/clicks", "evaluation/instance_store", "evaluation/tally"),
+    *("evaluation/dataset_places", "evaluation/metrics_file", "evaluation/figure_tables"),
+    *("evaluation/streamed_means", "evaluation/boundaries", "evaluation/figure_charts"),
 }
 # Typer draws help and errors by rich and converts values by pydantic; each costs more than itself.
 SLOW_TO_IMPORT = ("torch", "numpy", "PIL", "pycocotools", "pydantic", "rich")

@@ -66,6 +66,16 @@ COMMANDS = {
         "ovsam_cli.cli.embed_vocab",
         "embed_vocab",
     ),
+    "demo": LazyCommand(
+        "Click on images in a web page: masks and names at once, COCO to download.",
+        "ovsam_cli.cli.demo",
+        "demo",
+    ),
+    "eval": LazyCommand(
+        "Measure masks, names and detections against ground truth.",
+        "ovsam_cli.cli.evaluate",
+        "eval_app",
+    ),
     "models": LazyCommand(
         "List, download, verify and convert weights.", "ovsam_cli.cli.models", "models_app"
     ),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ovsam_cli.structures import BoolArray, FloatArray, IntArray
 
@@ -46,18 +49,42 @@ def compute_calibration(
     """
     if scores.shape != is_right.shape:
         raise ValueError(f"{scores.shape} scores, {is_right.shape} truths")
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("a score is outside [0, 1]")
-    upper_edges = np.arange(1, num_bins) / num_bins
-    bins = np.searchsorted(upper_edges, scores, side="left")
-    counts = np.bincount(bins, minlength=num_bins).astype(np.int64)
-    score_sums = np.bincount(bins, scores, num_bins)
-    right_sums = np.bincount(bins, is_right, num_bins)
-    error = float(np.abs(right_sums - score_sums).sum() / len(scores)) if len(scores) else np.nan
-    filled = np.where(counts > 0, counts, np.nan)
-    return Calibration(
-        error=error,
-        counts=counts,
-        mean_scores=(score_sums / filled).astype(np.float32),
-        shares_right=(right_sums / filled).astype(np.float32),
-    )
+    counts = CalibrationCounts(num_bins)
+    for score, right in zip(scores.tolist(), is_right.tolist(), strict=True):
+        counts.add(score, right)
+    return counts.summarize()
+
+
+class CalibrationCounts:
+    """The bins of `compute_calibration`, filled one object at a time."""
+
+    def __init__(self, num_bins: int = NUM_BINS) -> None:
+        self.counts: IntArray = np.zeros(num_bins, np.int64)
+        self._upper_edges = [number / num_bins for number in range(1, num_bins)]
+        self._score_sums: NDArray[np.float64] = np.zeros(num_bins)
+        self._right_sums: NDArray[np.float64] = np.zeros(num_bins)
+
+    def add(self, score: float, is_right: bool) -> None:
+        """Count an object.
+
+        Raises:
+            ValueError: the score is outside [0, 1].
+        """
+        if not 0 <= score <= 1:
+            raise ValueError("a score is outside [0, 1]")
+        place = bisect_left(self._upper_edges, score)
+        self.counts[place] += 1
+        self._score_sums[place] += score
+        self._right_sums[place] += is_right
+
+    def summarize(self) -> Calibration:
+        """What the bins say."""
+        total = int(self.counts.sum())
+        gaps = np.abs(self._right_sums - self._score_sums)
+        filled = np.where(self.counts > 0, self.counts, np.nan)
+        return Calibration(
+            error=float(gaps.sum() / total) if total else math.nan,
+            counts=self.counts.copy(),
+            mean_scores=(self._score_sums / filled).astype(np.float32),
+            shares_right=(self._right_sums / filled).astype(np.float32),
+        )

@@ -1,0 +1,68 @@
+"""`ovsam eval`: masks, names and detections against ground truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ovsam_cli.cli.console import Console, one_line_errors
+from ovsam_cli.cli.evaluate_prompted import prompted
+
+if TYPE_CHECKING:
+    from ovsam_cli.evaluation.detections import DetectionReport
+
+eval_app = typer.Typer(
+    help="Measure masks, names and detections against ground truth.", no_args_is_help=True
+)
+eval_app.command("prompted")(prompted)
+
+
+@eval_app.command()
+def detections(
+    labels: Annotated[
+        Path, typer.Argument(help="COCO file with scores of any tool, or a list of results.")
+    ],
+    ground_truth: Annotated[Path, typer.Argument(help="COCO or LVIS instances file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json and report.html.")
+    ] = None,
+    style: Annotated[
+        Literal["auto", "coco", "lvis"], typer.Option(help="Whose rules; auto: the file's.")
+    ] = "auto",
+    split: Annotated[
+        str,
+        typer.Option(help="Vocabulary with base and novel names; auto: COCO's, LVIS's; none."),
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
+) -> None:
+    """Average precision of boxes and masks, of all names and of base and novel ones."""
+    console = Console(quiet=quiet, as_json=as_json)
+    with one_line_errors(console):
+        from ovsam_cli.evaluation.detections import evaluate_detections
+        from ovsam_cli.evaluation.metrics_file import describe_detections, write_metrics
+
+        report = evaluate_detections(labels, ground_truth, style=style, split=split)
+        content = describe_detections(report)
+        for reason, count in report.found.left_out.items():
+            console.say(f"{labels}: {count:,} objects {reason} left out")
+        if report.num_cut:
+            console.say(f"{report.num_cut:,} detections beyond {report.limits[-1]} an image cut")
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            console.say(str(write_metrics(out, content)))
+        console.result(_draw_detections(report))
+        console.event("finished", {**content})
+
+
+def _draw_detections(report: DetectionReport) -> str:
+    from ovsam_cli.evaluation.figure_tables import draw_text_table, format_share
+
+    names = list(report.parts[0].figures)
+    rows = [
+        [name, "", *(format_share(part.figures[name]) for part in report.parts)] for name in names
+    ]
+    kinds = ["boxes" if part.kind == "bbox" else "masks" for part in report.parts]
+    return draw_text_table([f"{report.style} style", "", *kinds], rows)

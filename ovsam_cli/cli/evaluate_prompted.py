@@ -1,0 +1,169 @@
+"""`ovsam eval prompted`: every object prompted by its own ground truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
+from ovsam_cli.cli.stopping import StopSignals
+
+if TYPE_CHECKING:
+    from ovsam_cli.evaluation.prompted import PromptedReport
+    from ovsam_cli.evaluation.prompted_options import PromptedRequest
+
+RESUME = "Run the same command again to go on."
+STOPPING = "\nfinishing the image in hand; once more stops at once\n"
+SECONDS_TO_STOP = 4.0
+MODEL, RULES = "Model", "Protocol"
+
+
+def prompted(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="COCO or LVIS file; folder with annotations/ or of SA-1B; coco or lvis: below "
+            "data/."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; default: the layout's.")
+    ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="box, point (the middle), points:K or random-point.", rich_help_panel=RULES
+        ),
+    ] = "box",
+    click: Annotated[
+        Literal["exact", "reference"] | None,
+        typer.Option(
+            help="The middle: by exact distance, or the published code's; default exact.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["own", "paper"],
+        typer.Option(
+            help="paper: all switches as published, Table 1 beside ours.", rich_help_panel=RULES
+        ),
+    ] = "own",
+    baseline: Annotated[
+        Literal["none", "box-fill", "ellipse", "image-crop", "feature-crop"],
+        typer.Option(help="Something simpler in the model's place.", rich_help_panel=RULES),
+    ] = "none",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Vocabulary with base and novel names; auto: COCO's, LVIS's; none.",
+            rich_help_panel=RULES,
+        ),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of random points.", rich_help_panel=RULES)] = 0,
+    model: Annotated[
+        str, typer.Option(help="As of `ovsam label`.", rich_help_panel=MODEL)
+    ] = "rn50x16",
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            "--vocab", help="Names that compete; default: the data's own.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    text_embeddings: Annotated[
+        Path | None, typer.Option(help="As of `ovsam label`.", rich_help_panel=MODEL)
+    ] = None,
+    base_names: Annotated[
+        str | None, typer.Option(help="As of `ovsam label`.", rich_help_panel=MODEL)
+    ] = None,
+    fusion: Annotated[
+        Literal["auto", "head", "clip"],
+        typer.Option(help="Recognition by both branches, or one.", rich_help_panel=MODEL),
+    ] = "auto",
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, mps, cuda, cuda:0.", rich_help_panel=MODEL)
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Number format of the network.", rich_help_panel=MODEL),
+    ] = "auto",
+    max_images: Annotated[
+        int | None, typer.Option(min=1, help="The first ones; default: all.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what is done.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Use a folder that holds other files.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
+) -> None:
+    """Mask IoU and accuracy of names, each object prompted by its ground truth."""
+    console = Console(quiet=quiet, as_json=as_json)
+    with one_line_errors(console, how_to_resume=RESUME, seconds_to_stop=SECONDS_TO_STOP) as signals:
+        from ovsam_cli.evaluation.prompted_options import PromptedRequest
+
+        request = PromptedRequest(
+            dataset=dataset,
+            images=images,
+            out=out,
+            prompt=prompt,
+            click=click,
+            seed=seed,
+            model=model,
+            devices=devices,
+            dtype=dtype,
+            vocabulary=vocabulary,
+            text_embeddings=text_embeddings,
+            base_names=base_names,
+            fusion=fusion,
+            split=split,
+            protocol=protocol,
+            baseline=baseline,
+            max_images=max_images,
+            restart=restart,
+            overwrite=overwrite,
+        )
+        raise typer.Exit(_run(console, signals, request))
+
+
+def _run(console: Console, signals: StopSignals, request: PromptedRequest) -> int:
+    from ovsam_cli.evaluation.prompted_options import plan_prompted
+
+    plan = plan_prompted(request)
+    from ovsam_cli.cli.memory import keep_freed_memory
+    from ovsam_cli.cli.progress import count_progress
+    from ovsam_cli.evaluation.prompted import evaluate_prompted  # torch loads here
+
+    keep_freed_memory()
+    notice = "" if console.quiet or console.as_json else STOPPING
+    with count_progress(console) as on_progress, signals.noted(notice):
+        report = evaluate_prompted(
+            plan,
+            on_message=console.say,
+            on_images=lambda done, total: on_progress("images", done, total) if done else None,
+            should_stop=signals.is_wanted,
+        )
+    return _finish(console, report)
+
+
+def _finish(console: Console, report: PromptedReport) -> int:
+    from ovsam_cli.evaluation.figure_tables import draw_figures, list_rows
+    from ovsam_cli.evaluation.metrics_file import write_metrics
+    from ovsam_cli.evaluation.prompted_metrics import describe_prompted, draw_published
+    from ovsam_cli.evaluation.prompted_page import write_page
+
+    content, out = describe_prompted(report), report.plan.request.out
+    write_metrics(out, content)
+    page = write_page(report)
+    console.result(f"prompt: {report.plan.rule.describe()}")
+    console.result(draw_figures(list_rows(report.figures.estimates, report.rank_keys)))
+    published = draw_published(report)
+    if published:
+        console.result(f"\n{published}")
+    for name, message in report.figures.failures:
+        console.say(f"{name}: {message}")
+    console.say(str(page))
+    console.event("finished", {**content})
+    return ExitCode.SOME_FAILED if report.figures.failures else ExitCode.FINISHED
