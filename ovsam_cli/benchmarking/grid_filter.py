@@ -17,7 +17,8 @@ from ovsam_cli.benchmarking.comparison import Comparison, Parity, time_in_turns
 from ovsam_cli.benchmarking.samples import draw_mask_logits
 from ovsam_cli.benchmarking.settings import BenchSettings
 from ovsam_cli.labelling.crops import make_crops
-from ovsam_cli.labelling.grid import DistinctMasks, DistinctOptions, keep_distinct, measure_masks
+from ovsam_cli.labelling.grid import DistinctMasks, DistinctOptions, keep_distinct
+from ovsam_cli.labelling.grid_masks import measure_masks
 from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.structures import FloatArray, ImageGeometry, IntArray
 

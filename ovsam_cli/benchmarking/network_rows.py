@@ -53,6 +53,7 @@ def compare_pools(settings: BenchSettings) -> list[Comparison]:
         num_heads=config.trunk_heads,
         out_dim=config.text_dim,
     ).to(device)
+    pool.hold_positions()
     side = config.trunk_image_size // 32
     shape = (count, config.trunk_width * 32, side, side)
     regions = torch.randn(shape, generator=generator).to(device)

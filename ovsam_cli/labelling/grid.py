@@ -10,17 +10,15 @@ classified and enlarged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ovsam_cli.labelling.crops import Crop
-from ovsam_cli.model.mask_decoder import DecodedMasks
-from ovsam_cli.structures import BoolArray, FloatArray, ImageGeometry, IntArray, Prompts
+from ovsam_cli.labelling.grid_masks import GridMasks
+from ovsam_cli.structures import BoolArray, ImageGeometry, IntArray, Prompts
 
 GridDropReason = Literal[
     "empty_mask",
@@ -56,63 +54,6 @@ class DistinctOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class GridMasks:
-    """N low-resolution masks, one bit a cell, with what the filters ask of them.
-
-    Attributes:
-        bits: (N, L) uint64, the h * w cells in row order, filled up with zeros.
-        areas: (N,) int64 cells inside the image.
-        boxes_xyxy: (N, 4) int64 cells, tight, exclusive right and bottom; zeros when empty.
-        stability_scores: (N,) float32.
-        hw: (h, w) cells that cover the image; the padding is cut off.
-        cell_size: side of a cell in pixels of the input frame.
-        iou_predictions: (N,) float32, or None where the model predicts none.
-    """
-
-    bits: NDArray[np.uint64]
-    areas: IntArray
-    boxes_xyxy: IntArray
-    stability_scores: FloatArray
-    hw: tuple[int, int]
-    cell_size: float
-    iou_predictions: FloatArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.areas)
-
-    @property
-    def qualities(self) -> FloatArray:
-        """(N,) float32 what the better of two masks has more of: predicted IoU, else stability."""
-        return self.stability_scores if self.iou_predictions is None else self.iou_predictions
-
-    def take(self, rows: IntArray) -> GridMasks:
-        """The masks at `rows`, in that order."""
-        return GridMasks(
-            self.bits[rows],
-            self.areas[rows],
-            self.boxes_xyxy[rows],
-            self.stability_scores[rows],
-            self.hw,
-            self.cell_size,
-            None if self.iou_predictions is None else self.iou_predictions[rows],
-        )
-
-    @staticmethod
-    def concatenate(parts: Sequence[GridMasks]) -> GridMasks:
-        """Join masks of the same image or crop; at least one part."""
-        ious = [part.iou_predictions for part in parts if part.iou_predictions is not None]
-        return GridMasks(
-            np.concatenate([part.bits for part in parts]),
-            np.concatenate([part.areas for part in parts]),
-            np.concatenate([part.boxes_xyxy for part in parts]),
-            np.concatenate([part.stability_scores for part in parts]),
-            parts[0].hw,
-            parts[0].cell_size,
-            np.concatenate(ious) if ious else None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class DistinctMasks:
     """Which of N masks stay, best first, and how many were dropped for which reason."""
 
@@ -145,34 +86,6 @@ def prompts_from_grid(
     )
 
 
-def measure_masks(
-    decoded: DecodedMasks, geometry: ImageGeometry, *, stability_offset: float = 1.0
-) -> GridMasks:
-    """Pack a chunk of masks and measure them where they are; only bits leave the device.
-
-    Args:
-        decoded: B prompts with M = 1 mask each, any device.
-        geometry: of the image or crop.
-        stability_offset: logits by which a mask is cut higher and lower; SAM's is 1.
-    """
-    mask_logits, ious = decoded.mask_logits, decoded.iou_predictions
-    height, width = mask_logits.shape[-2:]
-    rows = -(-geometry.input_hw[0] * height // geometry.model_size)
-    columns = -(-geometry.input_hw[1] * width // geometry.model_size)
-    inside = mask_logits[:, 0, :rows, :columns]
-    above = inside > 0  # (B, rows, columns)
-    high, low = (_count(inside > cut) for cut in (stability_offset, -stability_offset))
-    return GridMasks(
-        bits=(bits := _pack_bits(above.cpu().numpy())),
-        areas=_count_bits(bits),
-        boxes_xyxy=_find_boxes(above),
-        stability_scores=(high / np.maximum(low, 1)).astype(np.float32),
-        hw=(rows, columns),
-        cell_size=geometry.model_size / width,
-        iou_predictions=None if ious is None else ious[:, 0].float().cpu().numpy(),
-    )
-
-
 def find_good(found: GridMasks, options: DistinctOptions) -> IntArray:
     """The rows that are stable and, where predicted, of enough IoU; in order."""
     is_good = found.stability_scores >= options.min_stability
@@ -184,42 +97,6 @@ def _has_low_iou(found: GridMasks, options: DistinctOptions) -> BoolArray:
     if found.iou_predictions is None or options.min_predicted_iou is None:
         return np.zeros(len(found), bool)
     return ~(found.iou_predictions >= options.min_predicted_iou)
-
-
-def _count(masks: Tensor) -> IntArray:
-    """(N, h, w) bool -> (N,) int64 cells that are true."""
-    if masks.is_cuda:
-        return masks.sum(dim=(1, 2)).cpu().numpy().astype(np.int64)
-    return _count_bits(_pack_bits(masks.numpy()))  # torch adds bools ten times slower
-
-
-def _count_bits(bits: NDArray[np.uint64]) -> IntArray:
-    """(N, L) uint64 -> (N,) int64."""
-    return np.asarray(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
-
-
-def _find_boxes(masks: Tensor) -> IntArray:
-    """(N, h, w) bool -> (N, 4) int64 tight xyxy, exclusive right and bottom; zeros when empty."""
-    if masks.is_cuda:
-        lit_rows, lit_columns = (masks.any(dim=axis).cpu().numpy() for axis in (2, 1))
-    else:  # NumPy looks at eight cells at once
-        lit_rows = np.asarray(np.packbits(masks.numpy(), axis=2).any(axis=2))
-        lit_columns = np.bitwise_or.reduce(masks.numpy(), axis=1)
-    (y0, y1), (x0, x1) = _find_extent(lit_rows), _find_extent(lit_columns)
-    return np.stack([x0, y0, x1, y1], axis=1)
-
-
-def _find_extent(lit: BoolArray) -> tuple[IntArray, IntArray]:
-    """(N, n) bool -> first lit position and one behind the last, both (N,); zeros if none is."""
-    is_any, from_end = lit.any(axis=1), lit[:, ::-1].argmax(axis=1)
-    return lit.argmax(axis=1) * is_any, (lit.shape[1] - from_end) * is_any
-
-
-def _pack_bits(masks: BoolArray) -> NDArray[np.uint64]:
-    """(N, h, w) bool -> (N, L) uint64."""
-    flat = np.packbits(masks.reshape(len(masks), masks.shape[1] * masks.shape[2]), axis=1)
-    filled = np.pad(flat, [(0, 0), (0, -flat.shape[1] % 8)])
-    return filled.view(np.uint64)
 
 
 def keep_distinct(

@@ -21,12 +21,11 @@ from ovsam_cli.labelling.device_batch import (
 )
 from ovsam_cli.labelling.grid import (
     DistinctOptions,
-    GridMasks,
     find_good,
     keep_distinct,
-    measure_masks,
     prompts_from_grid,
 )
+from ovsam_cli.labelling.grid_masks import GridMasks, measure_masks
 from ovsam_cli.labelling.model_prompts import to_model_prompts
 from ovsam_cli.labelling.options import GridOptions
 from ovsam_cli.labelling.planner import PreparedImage

@@ -22,9 +22,13 @@ class AttentionPool(nn.Module):
         out_dim: size of the result.
     """
 
+    _held_keys: Tensor | None
+    _held_values: Tensor | None
+
     def __init__(self, *, in_channels: int, grid_size: int, num_heads: int, out_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.head_dim = in_channels // num_heads
         self.positional_embedding = nn.Parameter(
             torch.randn(grid_size**2 + 1, in_channels) / in_channels**0.5
         )
@@ -32,33 +36,55 @@ class AttentionPool(nn.Module):
         self.q_proj = nn.Linear(in_channels, in_channels)
         self.v_proj = nn.Linear(in_channels, in_channels)
         self.c_proj = nn.Linear(in_channels, out_dim)
+        # Made by `hold_positions`; they move with the module but are not among its weights.
+        self.register_buffer("_held_keys", None, persistent=False)
+        self.register_buffer("_held_values", None, persistent=False)
+
+    def hold_positions(self) -> None:
+        """Project the positions once and for all regions to come; the weights must not change."""
+        self._held_keys, self._held_values = self._project_positions()
 
     def forward(self, regions: Tensor) -> Tensor:
         """Pool (B, C, r, r) regions to (B, out_dim).
 
-        Only the mean token asks, so keys and values of the other tokens need no projection:
+        Only the mean token asks, so keys and values of the cells need no projection:
         q . (W_k t) = (W_k^T q) . t and sum a W_v t = W_v sum a t. The keys' bias shifts all
         logits of a query alike and drops out of the softmax. Nor are the tokens ever made: the
-        positions' part of a product is added to that of the cells, and what is linear in the mean
-        token is the mean over the cells. 60 times fewer operations.
+        positions have keys and values of their own, the same for every region, and what is linear
+        in the mean token is the mean over the cells. 60 times fewer operations.
         """
         cells = regions.flatten(2)  # (B, C, r * r)
-        positions = self.positional_embedding  # (1 + r * r, C), the mean token's first
         num_prompts, num_channels, num_cells = cells.shape
-        head_dim = num_channels // self.num_heads
-        split = (self.num_heads, head_dim, num_channels)
+        split = (self.num_heads, self.head_dim, num_channels)
+        keys, values = self._held_keys, self._held_values
+        if keys is None or values is None:
+            keys, values = self._project_positions()
 
-        query = self.q_proj(cells.mean(dim=2) + positions[0]) * head_dim**-0.5
-        query = query.view(num_prompts, self.num_heads, head_dim)
-        query = torch.einsum("bnd,ndc->bnc", query, self.k_proj.weight.view(split))
-        logits = torch.bmm(query, cells)  # (B, heads, r * r)
+        mean = cells.mean(dim=2) + self.positional_embedding[0]
+        query = self.q_proj(mean) * self.head_dim**-0.5
+        query = query.view(num_prompts, self.num_heads, self.head_dim).transpose(0, 1)
+        absorbed = torch.bmm(query, self.k_proj.weight.view(split))  # (heads, B, C)
+        logits = torch.bmm(absorbed.transpose(0, 1), cells)  # (B, heads, r * r)
         logits = torch.cat([logits.mean(dim=2, keepdim=True), logits], dim=2)
-        weights = (logits + query @ positions.T).softmax(dim=-1)  # (B, heads, 1 + r * r)
+        weights = (logits + torch.bmm(query, keys).transpose(0, 1)).softmax(dim=-1)
         of_cells = weights[..., 1:] + weights[..., :1] / num_cells  # (B, heads, r * r)
-        seen = torch.baddbmm(weights @ positions, of_cells, cells.transpose(1, 2))
-        values = torch.einsum("bnc,ndc->bnd", seen, self.v_proj.weight.view(split))
-        pooled: Tensor = self.c_proj(values.flatten(1) + self.v_proj.bias)  # (B, out_dim)
-        return pooled
+        seen = torch.bmm(of_cells, cells.transpose(1, 2)).transpose(0, 1)  # (heads, B, C)
+        pooled = torch.bmm(seen, self.v_proj.weight.view(split).transpose(1, 2))
+        pooled = torch.baddbmm(pooled, weights.transpose(0, 1), values)  # (heads, B, C / heads)
+        embeddings: Tensor = self.c_proj(pooled.transpose(0, 1).flatten(1) + self.v_proj.bias)
+        return embeddings  # (B, out_dim)
+
+    def _project_positions(self) -> tuple[Tensor, Tensor]:
+        """Keys (heads, C / heads, 1 + r * r) and values (heads, 1 + r * r, C / heads), no bias."""
+        positions = self.positional_embedding  # (1 + r * r, C), the mean token's first
+        exact = torch.promote_types(positions.dtype, torch.float32)
+        keys, values = (
+            (projection.weight.to(exact) @ positions.to(exact).T)
+            .view(self.num_heads, self.head_dim, -1)
+            .to(positions.dtype)
+            for projection in (self.k_proj, self.v_proj)
+        )
+        return keys, values.transpose(1, 2)
 
 
 class ClipTrunk(nn.Module):

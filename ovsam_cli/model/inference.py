@@ -7,13 +7,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from ovsam_cli.model.clip_encoder import AttentionPool
 from ovsam_cli.model.ovsam import OVSAM
 
 
 def prepare_for_inference(model: OVSAM) -> OVSAM:
     """Fold batch norms into the convolutions before them, and store filters channels last.
 
-    The model itself is changed and returned; its state dict no longer has the published keys, so
+    CLIP's attention pool projects its positions now and not in every call. The model itself is changed and returned; its state dict no longer has the published keys, so
     it is not for saving or training.
 
     Args:
@@ -28,6 +29,8 @@ def prepare_for_inference(model: OVSAM) -> OVSAM:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.to(memory_format=torch.channels_last)
+        elif isinstance(module, AttentionPool):
+            module.hold_positions()
     return model
 
 

@@ -11,12 +11,11 @@ from ovsam_cli import masks
 from ovsam_cli.labelling.crops import Crop
 from ovsam_cli.labelling.grid import (
     DistinctOptions,
-    GridMasks,
     find_good,
     keep_distinct,
-    measure_masks,
     prompts_from_grid,
 )
+from ovsam_cli.labelling.grid_masks import GridMasks, measure_masks
 from ovsam_cli.model.mask_decoder import DecodedMasks
 from ovsam_cli.structures import ImageGeometry
 
@@ -94,12 +93,16 @@ def test_chunks_join_to_the_whole():
 
 
 def test_number_of_cells_that_fills_no_whole_word():
-    """Bits of 43 x 64 cells end within a word; the rest must not count."""
-    geometry = ImageGeometry(original_hw=(60, 37), input_hw=(256, 158), model_size=256)
+    """Rows of 38 cells end within a byte, 63 of them within a word; the rest must not count."""
+    geometry = ImageGeometry(original_hw=(63, 38), input_hw=(252, 152), model_size=256)
     logits = torch.full((2, 1, 64, 64), 9.0)
+    logits[1, 0, 10:, 37:] = -9.0
     found = measure_masks(DecodedMasks(logits, None), geometry)
-    assert found.hw == (64, 40)
-    assert np.bitwise_count(found.bits).sum(axis=1).tolist() == [64 * 40] * 2
+    assert found.hw == (63, 38)
+    areas = [63 * 38, 63 * 38 - 53]
+    assert np.bitwise_count(found.bits).sum(axis=1).tolist() == found.areas.tolist() == areas
+    assert found.boxes_xyxy.tolist() == [[0, 0, 38, 63]] * 2
+    np.testing.assert_allclose(found.stability_scores, 1)
 
 
 def plain_greedy(dense: np.ndarray, order: np.ndarray, options: DistinctOptions) -> list[int]:

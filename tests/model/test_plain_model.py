@@ -62,7 +62,11 @@ def test_attention_pool(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     pool = AttentionPool(in_channels=64, grid_size=5, num_heads=4, out_dim=24).to(dtype)
     regions = torch.randn(3, 64, 5, 5, dtype=dtype)
-    assert measure_difference(pool(regions), pool_plainly(pool, regions)) < LIMITS[dtype]
+    wanted, keys = pool_plainly(pool, regions), set(pool.state_dict())
+    assert measure_difference(pool(regions), wanted) < LIMITS[dtype]
+    pool.hold_positions()
+    assert measure_difference(pool(regions), wanted) < LIMITS[dtype]
+    assert set(pool.state_dict()) == keys
 
 
 @dtypes
