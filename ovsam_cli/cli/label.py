@@ -26,13 +26,14 @@ Engine = Literal["local", "ray"]
 
 def label(
     images: Annotated[
-        list[str], typer.Argument(help="Folders (searched recursively), files, globs, @list.txt.")
+        list[str],
+        typer.Argument(help="Folders (searched recursively), files, globs, URLs, @list.txt."),
     ],
     vocabulary: Annotated[
         str,
         typer.Option("--vocab", help='Bundled name (coco, lvis, ...), file, or "cat, dog, zebra".'),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for annotations.json and the rest.")],
+    out: Annotated[str, typer.Option(help="Folder, or URL, for annotations.json and the rest.")],
     prompts: Annotated[
         str | None, typer.Option(help="Prompt file: our JSON or JSON Lines, or a COCO file.")
     ] = None,
@@ -53,7 +54,11 @@ def label(
         ),
     ] = "rn50x16",
     devices: Annotated[
-        str, typer.Option(help="auto, cpu, mps, cuda, cuda:0.", rich_help_panel=MODEL)
+        str,
+        typer.Option(
+            help="auto, cpu, mps, cuda, cuda:0; several: cuda:0,cuda:1; all: every CUDA device.",
+            rich_help_panel=MODEL,
+        ),
     ] = "auto",
     dtype: Annotated[
         Dtype, typer.Option(help="Number format of the network.", rich_help_panel=MODEL)
@@ -157,6 +162,13 @@ def label(
             help="Ray cluster: auto, or HOST:PORT; default: started here.", rich_help_panel=SCALE
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Working folder of a run whose --out is a URL; default: in the cache.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget what this folder's run has done.")
     ] = False,
@@ -204,11 +216,13 @@ def label(
             num_previews=asked.parse_previews(previews),
             grid=None if prompts else asked.GridOptions(grid, crop_layers, nms_iou),
         )
+        folder, send_to = asked.parse_output(out, state)
         request = asked.LabelRequest(
             images=tuple(images),
             vocabulary=vocabulary,
             prompts=prompts,
-            out=out,
+            out=folder,
+            send_to=send_to,
             model=model,
             devices=devices,
             text_embeddings=text_embeddings,

@@ -56,7 +56,7 @@ def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSu
     from ovsam_cli.labelling.run import finish_run, open_run  # torch loads here, after the checks
 
     keep_freed_memory()
-    with open_run(plan, on_message=console.say) as run:
+    with open_run(plan, on_message=console.say, on_worker_start=keep_freed_memory) as run:
         notice = "" if console.quiet or console.as_json else STOPPING
         with (
             image_progress(console, len(run.records), run.num_finished) as on_image_done,
@@ -81,15 +81,16 @@ def _print_summary(console: Console, summary: RunSummary) -> None:
     if summary.num_failed or summary.num_notices:
         console.say(
             f"{summary.num_failed} images failed, {summary.num_notices} notices: "
-            f"see {summary.out / 'errors.jsonl'}"
+            f"see {summary.send_to or summary.out}/errors.jsonl"
         )
     if coco.num_masks_with_lost_holes:
         console.say(f"polygons lost the holes of {coco.num_masks_with_lost_holes} masks")
-    console.result(str(summary.out / "annotations.json"))
+    annotations = f"{summary.send_to or summary.out}/annotations.json"
+    console.result(annotations)
     console.event(
         "finished",
         {
-            "annotations": str(summary.out / "annotations.json"),
+            "annotations": annotations,
             "num_images": summary.num_images,
             "num_failed": summary.num_failed,
             "num_annotations": coco.num_annotations,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.labelling.shards import Shard
+from ovsam_cli.remote import parse_location
 
 Engine = Literal["local", "ray"]
 CompileMode = Literal["auto", "never", "always"]
@@ -94,7 +96,7 @@ class LabelRequest:
     Attributes:
         images: folders, files, globs, @list files.
         vocabulary: bundled name, file, or names with commas.
-        out: output folder.
+        out: output folder; of a run that sends its results to a URL, its working folder.
         prompts: prompt file, or None for the grid.
         model: bundled or published name, file, or folder of official files.
         devices: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`; several with commas, `all` for every
@@ -110,6 +112,7 @@ class LabelRequest:
         shard: the part of the run to do here, in a folder of its own within `out`; None does all.
         engine: processes of this machine, or a Ray cluster.
         address: of the Ray cluster; None starts one here.
+        send_to: URL of the folder for the result files; None leaves them in `out`.
         options: how images are labelled.
     """
 
@@ -128,7 +131,30 @@ class LabelRequest:
     shard: Shard | None = None
     engine: Engine = "local"
     address: str | None = None
+    send_to: str | None = None
     options: LabelOptions = LabelOptions()
+
+
+def parse_output(out: str, state: Path | None) -> tuple[Path, str | None]:
+    """`--out` and `--state` -> the folder to work in, and the URL to send results to.
+
+    Args:
+        out: path or URL.
+        state: working folder for a URL; None makes one in the cache, the same for the same URL.
+
+    Raises:
+        InputError: a working folder for results that stay on this machine.
+    """
+    location = parse_location(out)
+    if isinstance(location, Path):
+        if state is not None:
+            raise InputError(f"--state {state}: only for an --out that is a URL, not {out!r}")
+        return location, None
+    if state is None:
+        from ovsam_cli.model.hub import cache_folder
+
+        state = cache_folder() / "runs" / hashlib.sha256(location.encode()).hexdigest()[:16]
+    return state, location
 
 
 def parse_previews(text: str) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.images import find_images
+from ovsam_cli.image_paths import find_images
 from ovsam_cli.labelling.options import LabelRequest
 from ovsam_cli.model.known_models import DESCRIPTIONS
 from ovsam_cli.prompts import PromptSource, read_prompts
@@ -44,6 +44,14 @@ class RunPlan:
         """Where this run writes: a shard has a folder of its own within the one asked for."""
         shard = self.request.shard
         return self.request.out if shard is None else self.request.out / shard.folder_name
+
+    @property
+    def send_to(self) -> str | None:
+        """URL for the result files of this run or shard."""
+        request = self.request
+        if request.send_to is None or request.shard is None:
+            return request.send_to
+        return f"{request.send_to.rstrip('/')}/{request.shard.folder_name}"
 
     @property
     def num_views(self) -> int:
@@ -97,7 +105,7 @@ class RunPlan:
             f"{len(self.records)} images{part}, {source}\n"
             f"{len(self.vocabulary.categories)} names ({self.vocabulary.name}), "
             f"model {self.request.model}, device {self.request.devices}\n"
-            f"would write {self.out / 'annotations.json'}"
+            f"would write {self.send_to or self.out}/annotations.json"
         )
 
 

@@ -25,6 +25,7 @@ from ovsam_cli.labelling.run_description import (
 from ovsam_cli.labelling.run_facts import RunFacts, build_coco_options
 from ovsam_cli.labelling.run_files import RunSummary, write_failures, write_run_files
 from ovsam_cli.labelling.run_folder import prepare_output
+from ovsam_cli.labelling.sending import check_target, send_results
 from ovsam_cli.labelling.shards import check_shards_folder
 from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.structures import ImageRecord, ImageResult
@@ -95,6 +96,8 @@ def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
     request = plan.request
     if request.shard is not None:
         check_shards_folder(request.out, overwrite=request.overwrite)
+    if plan.send_to is not None:
+        check_target(plan.send_to, overwrite=request.overwrite)
     with (
         prepare_output(plan.out, overwrite=request.overwrite) as lock,
         _open_engine(plan, on_message=on_message) as engine,
@@ -191,7 +194,10 @@ def finish_run(
         raise limit.to_error(run.plan.out)
     if should_stop():
         raise KeyboardInterrupt
-    return _write_results(run, seconds=time.monotonic() - started, num_labelled_now=len(left))
+    summary = _write_results(run, seconds=time.monotonic() - started, num_labelled_now=len(left))
+    if run.plan.send_to is not None:
+        send_results(run.plan.out, run.plan.send_to)
+    return replace(summary, send_to=run.plan.send_to)
 
 
 def _write_results(run: Run, *, seconds: float, num_labelled_now: int) -> RunSummary:

@@ -40,6 +40,7 @@ class RunSummary:
         num_notices: prompts that could not be used, and other notices about images.
         coco: what `annotations.json` holds.
         seconds: this start's labelling time.
+        send_to: URL that the result files were sent to.
     """
 
     out: Path
@@ -49,6 +50,7 @@ class RunSummary:
     num_notices: int
     coco: CocoSummary
     seconds: float
+    send_to: str | None = None
 
 
 class PreviewWriter:
