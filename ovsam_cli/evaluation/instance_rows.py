@@ -169,7 +169,7 @@ class RowJournal:
     def iter_rows(self, records: Sequence[ImageRecord]) -> Iterator[ImageRow]:
         """The rows of images, in their order, one at a time; images without a row are left out."""
         for record in records:
-            position = self.index.find(record.file_name)
+            position = self.index.find_row(record.file_name)
             if position is not None:
                 self._file.seek(position.offset)
                 yield row_from_json(self._file.read(position.num_bytes)[PREFIX_BYTES:-1])

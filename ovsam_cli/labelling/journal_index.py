@@ -63,12 +63,8 @@ class RowIndex:
         """Note a row; it replaces an earlier one of the same image."""
         self._positions[file_name] = position
 
-    def find(self, file_name: str) -> RowPosition | None:
-        """Where the row of an image stands; None without one."""
-        return self._positions.get(file_name)
-
     def find_row(self, file_name: str) -> RowPosition | None:
-        """Where the row of an image stands."""
+        """Where the row of an image stands; None without one."""
         return self._positions.get(file_name)
 
     def read_part(self, part: Path) -> int:
