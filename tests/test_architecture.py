@@ -65,6 +65,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("training/scenes", {"PIL", "bpy", "mathutils"}, {"PIL", "OpenEXR", "resvg_py"}),
     ("training", {"torch", "safetensors", "PIL"}, set()),
     ("benchmarking", {"torch"}, {"PIL", "cv2", "segment_anything", "torchvision"}),
+    ("demo/uploads", {"PIL"}, set()),
     ("demo", {"torch"}, {"fastapi", "starlette", "uvicorn"}),
     ("cli", {"typer", "rich", "tqdm"}, set()),
     ("", set(), set()),
