@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ovsam_cli.cli.console import Console, one_line_errors
+from ovsam_cli.cli.evaluate_labels import draw_detections, grid
 from ovsam_cli.cli.evaluate_prompted import prompted
-
-if TYPE_CHECKING:
-    from ovsam_cli.evaluation.detections import DetectionReport
 
 eval_app = typer.Typer(
     help="Measure masks, names and detections against ground truth.", no_args_is_help=True
 )
 eval_app.command("prompted")(prompted)
+eval_app.command("grid")(grid)
 
 
 @eval_app.command()
@@ -53,16 +52,5 @@ def detections(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             console.say(str(write_metrics(out, content)))
-        console.result(_draw_detections(report))
+        console.result(draw_detections({"": report}))
         console.event("finished", {**content})
-
-
-def _draw_detections(report: DetectionReport) -> str:
-    from ovsam_cli.evaluation.figure_tables import draw_text_table, format_share
-
-    names = list(report.parts[0].figures)
-    rows = [
-        [name, "", *(format_share(part.figures[name]) for part in report.parts)] for name in names
-    ]
-    kinds = ["boxes" if part.kind == "bbox" else "masks" for part in report.parts]
-    return draw_text_table([f"{report.style} style", "", *kinds], rows)

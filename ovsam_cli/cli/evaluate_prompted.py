@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
+from ovsam_cli.cli.evaluate_labels import run_boxes
 from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ def prompted(
         Literal["none", "box-fill", "ellipse", "image-crop", "feature-crop"],
         typer.Option(help="Something simpler in the model's place.", rich_help_panel=RULES),
     ] = "none",
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Detections as prompts, scores kept: average precision by the detector's names "
+            "and by ours.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -125,6 +134,8 @@ def prompted(
             restart=restart,
             overwrite=overwrite,
         )
+        if boxes is not None:
+            raise typer.Exit(run_boxes(console, signals, request, boxes))
         raise typer.Exit(_run(console, signals, request))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ovsam_cli import __version__
 from ovsam_cli.evaluation.calibration import Calibration
+from ovsam_cli.evaluation.detection_files import TruthFile
 from ovsam_cli.evaluation.detections import DetectionReport
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue
@@ -35,7 +36,6 @@ def write_metrics(out: Path, content: Mapping[str, JsonValue]) -> Path:
 
 def describe_detections(report: DetectionReport) -> dict[str, JsonValue]:
     """Everything of an evaluation of detections."""
-    found = report.found
     return {
         "format": FORMAT,
         "command": "detections",
@@ -44,24 +44,40 @@ def describe_detections(report: DetectionReport) -> dict[str, JsonValue]:
             "max_detections": [*report.limits],
             "split": report.split_name,
         },
-        "data": {
-            "name": report.truth.path.name,
-            "sha256": report.truth.sha256,
-            "num_images": len(report.truth.truth.images),
-            "num_instances": len(report.truth.truth.objects),
-        },
-        "detections": {
-            "name": found.path.name,
-            "sha256": found.sha256,
-            "num_objects": len(found.objects),
-            "left_out": {**found.left_out},
-            "beyond_limit": report.num_cut,
-        },
+        "data": describe_truth(report.truth),
+        "detections": describe_found(report),
         "versions": list_versions(),
-        "figures": {
-            part.kind: {"all": {**part.figures}, "by_category": {**part.by_category}}
-            for part in report.parts
-        },
+        "figures": describe_precision(report),
+    }
+
+
+def describe_truth(truth: TruthFile) -> dict[str, JsonValue]:
+    """Which ground truth, as far as it was used."""
+    return {
+        "name": truth.path.name,
+        "sha256": truth.sha256,
+        "num_images": len(truth.truth.images),
+        "num_instances": len(truth.truth.objects),
+    }
+
+
+def describe_found(report: DetectionReport) -> dict[str, JsonValue]:
+    """Which detections, and how many did not count."""
+    found = report.found
+    return {
+        "name": found.path.name,
+        "sha256": found.sha256,
+        "num_objects": len(found.objects),
+        "left_out": {**found.left_out},
+        "beyond_limit": report.num_cut,
+    }
+
+
+def describe_precision(report: DetectionReport) -> dict[str, JsonValue]:
+    """All figures of boxes and masks."""
+    return {
+        part.kind: {"all": {**part.figures}, "by_category": {**part.by_category}}
+        for part in report.parts
     }
 
 
