@@ -169,6 +169,9 @@ def label(
             rich_help_panel=FILES,
         ),
     ] = None,
+    report: Annotated[
+        bool, typer.Option(help="Write report.html at the end.", rich_help_panel=FILES)
+    ] = True,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget what this folder's run has done.")
     ] = False,
@@ -214,6 +217,7 @@ def label(
             masks=masks,
             exif=exif,
             num_previews=asked.parse_previews(previews),
+            report=report,
             grid=None if prompts else asked.GridOptions(grid, crop_layers, nms_iou),
         )
         folder, send_to = asked.parse_output(out, state)

@@ -53,6 +53,7 @@ class LabelOptions:
         masks: how masks stand in the COCO file.
         exif: whether photos are turned upright by their tag.
         num_previews: overlay pictures to write; None is all.
+        report: whether the run ends with a report page.
         grid: the automatic mode, or None with prompts.
     """
 
@@ -70,6 +71,7 @@ class LabelOptions:
     masks: Literal["rle", "polygon", "rle-uncompressed", "none"] = "rle"
     exif: Literal["apply", "ignore"] = "apply"
     num_previews: int | None = 0
+    report: bool = True
     grid: GridOptions | None = None
 
     def stability_cut(self, of_grid: float) -> float:

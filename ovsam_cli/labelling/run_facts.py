@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from ovsam_cli.model.checkpoint import LoadedModel
 
 # Options that change how fast results come, or which files show them, but not the objects found.
-NOT_IN_FINGERPRINT = {"batch_size", "prompts_per_batch", "compile", "num_previews", "masks"}
+NOT_IN_FINGERPRINT = {
+    "batch_size",
+    "prompts_per_batch",
+    "compile",
+    "num_previews",
+    "report",
+    "masks",
+}
 
 
 @dataclass(frozen=True, slots=True)

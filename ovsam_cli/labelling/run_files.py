@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,11 @@ from ovsam_cli.outputs.coco import CocoCategory, CocoSummary, CocoWriter
 from ovsam_cli.outputs.files import output_error, write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.outputs.previews import write_preview
+from ovsam_cli.outputs.report import ReportWriter
 from ovsam_cli.structures import ImageRecord, ImageResult
 
 ANNOTATIONS_FILE, ERRORS_FILE, RUN_FILE = "annotations.json", "errors.jsonl", "run.json"
+REPORT_FILE = "report.html"
 PREVIEW_FOLDER = "previews"
 MAX_NAME_BYTES = 240  # file systems take 255; the preview's suffixes come behind
 
@@ -106,12 +109,13 @@ def write_run_files(
     seconds: float,
     num_labelled_now: int,
 ) -> RunSummary:
-    """Stream the results into annotations.json and errors.jsonl, then write run.json.
+    """Stream the results into annotations.json and errors.jsonl; then run.json and the report.
 
     Raises:
         OutputError: a file cannot be written; files of an earlier run stay as they were.
     """
     out, options = plan.out, build_coco_options(plan, facts)
+    report = _start_report(plan, facts)
     num_images = num_failed = num_notices = 0
     with (
         CocoWriter(out / ANNOTATIONS_FILE, categories=facts.categories, options=options) as coco,
@@ -119,6 +123,7 @@ def write_run_files(
     ):
         for result in results:
             coco.write(result)
+            report.add(result)
             rows = _error_rows(result)
             num_images += 1
             num_failed += result.status == "failed"
@@ -133,8 +138,26 @@ def write_run_files(
         coco=coco.summary,
         seconds=seconds,
     )
-    _write_run_record(plan, facts, summary)
+    record = _write_run_record(plan, facts, summary)
+    _write_report(plan, report, record)
     return summary
+
+
+def _start_report(plan: RunPlan, facts: RunFacts) -> ReportWriter:
+    return ReportWriter(
+        names={category.id: category.name for category in facts.categories},
+        num_images=len(plan.records),
+        apply_exif=plan.request.options.exif == "apply",
+    )
+
+
+def _write_report(plan: RunPlan, report: ReportWriter, record: dict[str, JsonValue]) -> None:
+    path = plan.out / REPORT_FILE
+    if plan.request.options.report:
+        report.write(path, record)
+        return
+    with suppress(OSError):  # an earlier one would tell of other results
+        path.unlink()
 
 
 def write_failures(plan: RunPlan, failed: Iterable[ImageResult]) -> None:
@@ -159,9 +182,9 @@ def _error_rows(result: ImageResult) -> list[dict[str, JsonValue]]:
     ]
 
 
-def _write_run_record(plan: RunPlan, facts: RunFacts, summary: RunSummary) -> None:
+def _write_run_record(plan: RunPlan, facts: RunFacts, summary: RunSummary) -> dict[str, JsonValue]:
     request = plan.request
-    record = {
+    record: dict[str, JsonValue] = {
         "version": __version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights": facts.weights,
@@ -193,3 +216,4 @@ def _write_run_record(plan: RunPlan, facts: RunFacts, summary: RunSummary) -> No
     }
     with write_whole_file(summary.out / RUN_FILE) as file:
         file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    return record

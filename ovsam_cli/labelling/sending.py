@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.labelling.run_files import ANNOTATIONS_FILE, ERRORS_FILE, PREVIEW_FOLDER, RUN_FILE
+from ovsam_cli.labelling.run_files import (
+    ANNOTATIONS_FILE,
+    ERRORS_FILE,
+    PREVIEW_FOLDER,
+    REPORT_FILE,
+    RUN_FILE,
+)
 from ovsam_cli.labelling.run_folder import STATE_FOLDER
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.folders import Folder, open_folder
@@ -73,6 +79,8 @@ def _iter_names(out: Path) -> Iterator[str]:
     for path in sorted((out / PREVIEW_FOLDER).rglob("*")):
         if path.is_file() and not path.name.startswith("."):
             yield path.relative_to(out).as_posix()
+    if (out / REPORT_FILE).is_file():
+        yield REPORT_FILE
     yield from (ERRORS_FILE, ANNOTATIONS_FILE, RUN_FILE)
 
 
