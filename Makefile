@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves, in .venv, with plain pip.
 PYTHON ?= python3
 VENV := .venv
+INTEROP := .venv-interop
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --previews all \
@@ -10,7 +11,7 @@ DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --p
 TINY ?= build/tiny
 BPY := bpy>=5.0.1,<6
 
-.PHONY: demo test parity train-smoke train-tiny clean
+.PHONY: demo test parity interop train-smoke train-tiny clean
 
 demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
@@ -26,6 +27,14 @@ test: $(VENV)/.installed-dev
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity tests/model
 
+# Our files in the programs that people use; writes docs/interop.md. Its environment is one of its own
+# (5 GB: some of these programs hold numpy and Pillow at older versions).
+interop: $(INTEROP)/.installed
+	@mkdir -p build
+	OVSAM_INTEROP_REPORT=build/interop.json $(INTEROP)/bin/python -m pytest -q -m interop -W ignore \
+		-p no:cacheprovider tests/interop
+	$(INTEROP)/bin/python scripts/write_interop_table.py build/interop.json docs/interop.md
+
 # Every training stage for a few steps, with two processes, kills and the trained model's labels.
 train-smoke: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow" --durations=0 tests/training/test_train_smoke.py
@@ -37,6 +46,12 @@ train-tiny: $(VENV)/.installed-scenes
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(INTEROP)/.installed: tests/interop/requirements.txt
+	@echo "Installing into $(INTEROP) (some 5 GB)"
+	@[ -x $(INTEROP)/bin/python ] || $(PYTHON) -m venv $(INTEROP)
+	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (PyTorch is large: a few minutes the first time)"

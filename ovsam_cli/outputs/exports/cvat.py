@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
@@ -94,12 +94,24 @@ def open_cvat(
             CocoWriter(coco_file, categories=categories, options=CocoOptions()) as coco,
         ):
             file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
-            file.write(b"  <version>1.1</version>\n")
+            file.write(b"  <version>1.1</version>\n" + _make_meta(categories).encode())
             yield CvatWriter(file, coco, categories)
             file.write(b"</annotations>\n")
         _pack(coco_file, folder / ARCHIVE_FILE)
         labels = [{"name": one.name, "type": "mask", "attributes": []} for one in categories]
         write_small_file(folder / LABELS_FILE, json.dumps(labels, indent=1).encode() + b"\n")
+
+
+def _make_meta(categories: Sequence[CocoCategory]) -> str:
+    """What readers other than CVAT take the labels from."""
+    labels = "".join(
+        f"        <label><name>{escape(one.name)}</name><attributes></attributes></label>\n"
+        for one in categories
+    )
+    return (
+        "  <meta>\n    <task>\n      <name>ovsam</name>\n      <mode>annotation</mode>\n"
+        f"      <labels>\n{labels}      </labels>\n    </task>\n  </meta>\n"
+    )
 
 
 def _pack(coco_file: Path, archive: Path) -> None:

@@ -1,15 +1,15 @@
-"""A Hugging Face `imagefolder` data set (`hf-imagefolder`): images, metadata and their types.
+"""A Hugging Face `imagefolder` data set (`hf-imagefolder`): images, metadata and a card.
 
-Each split is a folder with its images and a `metadata.jsonl`, one line an image, objects as lists
-side by side, as the hub's detection data sets have them. `README.md` declares the types, so that
-`category` becomes a class label and an image without objects does not confuse their inference.
+The folder `train` has the images and a `metadata.jsonl`, one line an image, objects as lists side
+by side, as the hub's detection data sets have them. `datasets` infers the types of such metadata
+and takes no others, so categories stand there by name.
 """
 
 from __future__ import annotations
 
-import json
+import html
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,30 +26,6 @@ from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.structures import ImageResult
 
 METADATA_FILE, SPLIT = "metadata.jsonl", "train"
-_OBJECT_TYPES = """\
-  - name: objects
-    sequence:
-    - name: category
-      dtype:
-        class_label:
-          names:
-{names}
-    - name: category_id
-      dtype: int64
-    - name: bbox
-      sequence: float32
-      length: 4
-    - name: area
-      dtype: int64
-    - name: score
-      dtype: float32
-    - name: segmentation
-      struct:
-      - name: size
-        sequence: int64
-      - name: counts
-        dtype: string
-"""
 
 
 class ImageFolderWriter:
@@ -76,7 +52,7 @@ class ImageFolderWriter:
         name = check_file_name(result.record)
         height, width = result.original_hw
         columns: dict[str, JsonValue] = {
-            "category": [one.class_index for one in objects],
+            "category": [one.name for one in objects],
             "category_id": [one.category_id for one in objects],
             "bbox": [list(one.bbox) for one in objects],
             "area": [one.area for one in objects],
@@ -108,8 +84,7 @@ def open_image_folder(
         InputError: `out` holds something else.
         OutputError: it cannot be written.
     """
-    with ExitStack() as stack:
-        folder = stack.enter_context(write_whole_folder(out, overwrite=overwrite))
+    with write_whole_folder(out, overwrite=overwrite) as folder:
         make_folder(folder / SPLIT)
         write_small_file(folder / "README.md", make_card(categories).encode())
         with open(folder / SPLIT / METADATA_FILE, "wb") as file:
@@ -117,22 +92,11 @@ def open_image_folder(
 
 
 def make_card(categories: Sequence[CocoCategory]) -> str:
-    """The data set's card, which declares the types of its columns."""
-    names = "\n".join(
-        f"            '{index}': {json.dumps(one.name, ensure_ascii=False)}"
-        for index, one in enumerate(categories)
-    )
-    columns = "".join(
-        f"  - name: {name}\n    dtype: {kind}\n"
-        for name, kind in (
-            ("image", "image"),
-            ("image_id", "int64"),
-            ("width", "int64"),
-            ("height", "int64"),
-        )
-    )
+    """The data set's card: what the columns mean, and the names."""
+    names = "\n".join(f"| {one.id} | {html.escape(one.name)} |" for one in categories)
     return (
-        f"---\ndataset_info:\n  features:\n{columns}{_OBJECT_TYPES.format(names=names)}---\n\n"
-        "# Labelled with ovsam\n\nMasks are COCO run lengths of the upright image (after EXIF "
-        "rotation), boxes are [x, y, width, height] in its pixels.\n"
+        "# Labelled with ovsam\n\n`objects` has one entry an object: `segmentation` is a COCO run "
+        "length encoding of the upright image (after EXIF rotation), `bbox` is [x, y, width, "
+        "height] in its pixels, `score` the probability of the name.\n\n"
+        f"| category_id | category |\n|---|---|\n{names}\n"
     )

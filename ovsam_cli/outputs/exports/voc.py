@@ -8,6 +8,7 @@ cover is counted as lost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -79,7 +80,7 @@ class VocWriter:
         rows = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
         for index, category in enumerate(self._categories[:MAX_VALUE], start=1):
             red, green, blue = palette[index].tolist()
-            rows.append(f"{category.name}:{red},{green},{blue}::")
+            rows.append(f"{plain_name(category.name)}:{red},{green},{blue}::")
         write_small_file(self._folder / "labelmap.txt", ("\n".join(rows) + "\n").encode())
 
     def _xml(self, result: ImageResult, objects: Sequence[ExportedObject]) -> bytes:
@@ -94,7 +95,9 @@ class VocWriter:
         _add(root, "segmented", str(int(bool(objects))))
         for one in objects:
             entry = ElementTree.SubElement(root, "object")
-            _add(entry, "name", text(one.name))
+            _add(entry, "name", text(plain_name(one.name)))
+            what = "name(s) with ':', which labelmap.txt cannot hold"
+            self._counter.lose(what, int(plain_name(one.name) != one.name))
             for tag, word in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
                 _add(entry, tag, word)
             box = ElementTree.SubElement(entry, "bndbox")
@@ -142,6 +145,11 @@ def open_voc(
         writer = VocWriter(folder, categories, images)
         yield writer
         writer.finish()
+
+
+def plain_name(name: str) -> str:
+    """A name as a line of `labelmap.txt` can hold it."""
+    return re.sub(r"[:\r\n]|^#", "_", name)
 
 
 def make_palette() -> Values:

@@ -1,0 +1,88 @@
+"""Our files, made once, and a record of what each consumer made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from export_builders import CATEGORIES, MASKS, compute_iou, write_images
+
+from ovsam_cli.outputs.coco import CocoOptions, CocoWriter
+from ovsam_cli.outputs.exporting import ExportWriter
+from ovsam_cli.structures import ImageResult
+
+REPORT = "OVSAM_INTEROP_REPORT"  # the file that `make interop` makes its table of
+Record = Callable[[str, str, str, float | None], None]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ImageResult]]:
+    """Folder of the images, and their results."""
+    folder = tmp_path_factory.mktemp("photos")
+    return folder, write_images(folder)
+
+
+@pytest.fixture(scope="session")
+def coco_files(
+    photos: tuple[Path, list[ImageResult]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A COCO file of each mask form."""
+    folder, found = tmp_path_factory.mktemp("coco"), {}
+    for form in ("rle", "rle-uncompressed", "polygon"):
+        found[form] = folder / f"{form}.json"
+        options = CocoOptions(masks=form)
+        with CocoWriter(found[form], categories=CATEGORIES, options=options) as coco:
+            write_all(coco, photos[1])
+    return found
+
+
+def write_all(writer: ExportWriter | CocoWriter, results: list[ImageResult]) -> None:
+    for result in results:
+        writer.write(result)
+
+
+@pytest.fixture(scope="session")
+def rows() -> Iterator[list[dict[str, object]]]:
+    """Lines of the table; written when all tests are done."""
+    found: list[dict[str, object]] = []
+    yield found
+    if REPORT in os.environ:
+        Path(os.environ[REPORT]).write_text(json.dumps(found, indent=1))
+
+
+@pytest.fixture
+def record(rows: list[dict[str, object]]) -> Record:
+    """`record(package, form, what, lowest_iou)` notes what a consumer was seen to do.
+
+    The IoU is None where no masks were compared.
+    """
+
+    def note(package: str, form: str, what: str, lowest_iou: float | None) -> None:
+        rows.append(
+            {
+                "package": package,
+                "version": version(package),
+                "form": form,
+                "what": what,
+                "is_mask": lowest_iou is not None,
+                "lowest_iou": lowest_iou,
+            }
+        )
+
+    return note
+
+
+def lowest_iou(found: dict[str, list[np.ndarray]]) -> float:
+    """Lowest IoU of the masks of each image with the true ones, in their order."""
+    assert set(found) == set(MASKS)
+    pairs = [
+        compute_iou(np.asarray(mask, bool), true)
+        for name, masks in MASKS.items()
+        for mask, true in zip(found[name], masks, strict=True)
+    ]
+    return min(pairs)
