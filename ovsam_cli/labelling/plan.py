@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovsam_cli.errors import InputError
@@ -14,9 +14,19 @@ from ovsam_cli.prompts import PromptSource, read_prompts
 from ovsam_cli.structures import ImageRecord
 from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 
-DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+DEVICE_PATTERN = re.compile(r"auto|all|cpu|mps|cuda(:\d+)?")
+ONE_OF_SEVERAL = re.compile(r"cpu|mps|cuda:\d+")
 GRID_OBJECTS_PER_IMAGE = 100
 NUM_LISTED = 5  # unmatched prompts named one by one before the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSize:
+    """How much work a plan is: images encoded, prompts decoded, masks written, about."""
+
+    num_views: int
+    num_prompts: int
+    num_masks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class RunPlan:
         base_vocabulary: names seen in training, when given by hand.
         prompts: the prompt file, or None in grid mode.
         unmatched: images that have prompts but are not among `records`.
+        size: of a plan whose images and prompts were left out; None counts them.
     """
 
     request: LabelRequest
@@ -38,6 +49,12 @@ class RunPlan:
     base_vocabulary: Vocabulary | None
     prompts: PromptSource | None
     unmatched: tuple[str, ...]
+    size: PlanSize | None = None
+
+    def without_images(self) -> RunPlan:
+        """The same plan, small, for a process that is told of its images one by one."""
+        size = PlanSize(self.num_views, self.num_prompts, self.num_masks)
+        return replace(self, records=(), prompts=None, unmatched=(), size=size)
 
     @property
     def out(self) -> Path:
@@ -56,6 +73,8 @@ class RunPlan:
     @property
     def num_views(self) -> int:
         """About how many images are encoded: crops of the grid count, of small images too."""
+        if self.size is not None:
+            return self.size.num_views
         grid = self.request.options.grid
         if self.prompts is not None or grid is None:
             return len(self.records)
@@ -64,6 +83,8 @@ class RunPlan:
     @property
     def num_prompts(self) -> int:
         """Prompts of the whole run; in grid mode the points, those of crops as well."""
+        if self.size is not None:
+            return self.size.num_prompts
         if self.prompts is not None:
             return self.prompts.num_prompts
         grid = self.request.options.grid
@@ -77,6 +98,8 @@ class RunPlan:
     @property
     def num_masks(self) -> int:
         """About how many masks are encoded at most: few points of a grid find a new object."""
+        if self.size is not None:
+            return self.size.num_masks
         if self.prompts is not None:
             return self.num_prompts
         return min(self.num_prompts, len(self.records) * GRID_OBJECTS_PER_IMAGE)
@@ -136,10 +159,14 @@ def plan_run(request: LabelRequest) -> RunPlan:
 
 
 def _check_device(devices: str) -> None:
-    if "," in devices:
-        raise InputError(f"--devices {devices}: one device a run for now; choose one of them")
-    if not DEVICE_PATTERN.fullmatch(devices):
-        raise InputError(f"--devices {devices!r}: expected auto, cpu, mps, cuda or cuda:N")
+    if DEVICE_PATTERN.fullmatch(devices):
+        return
+    parts = devices.split(",")
+    if len(parts) < 2 or not all(map(ONE_OF_SEVERAL.fullmatch, parts)):
+        raise InputError(
+            f"--devices {devices!r}: expected auto, cpu, mps, cuda, cuda:N, all (every CUDA "
+            "device), or several with commas: cuda:0,cuda:1"
+        )
 
 
 def _check_model(model: str) -> None:

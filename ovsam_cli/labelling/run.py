@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from ovsam_cli.labelling.device_engine import open_device_engine, resolve_devices
 from ovsam_cli.labelling.engine import LabelEngine, LabelJob
 from ovsam_cli.labelling.failure_limit import FailureLimit
 from ovsam_cli.labelling.fingerprint import Fingerprint
@@ -85,8 +86,18 @@ def label_images(
 
 
 @contextmanager
-def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
+def open_run(
+    plan: RunPlan,
+    *,
+    on_message: OnMessage,
+    on_worker_start: Callable[[], object] | None = None,
+) -> Iterator[Run]:
     """Lock the output folder, load the weights, embed the names, open the journal.
+
+    Args:
+        plan: what was asked for and found.
+        on_message: called with what a person should know.
+        on_worker_start: called first in each process that is started; a function of a module.
 
     Raises:
         InputError: the folder holds something else, or a run with other settings.
@@ -100,7 +111,7 @@ def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
         check_target(plan.send_to, overwrite=request.overwrite)
     with (
         prepare_output(plan.out, overwrite=request.overwrite) as lock,
-        _open_engine(plan, on_message=on_message) as engine,
+        _open_engine(plan, on_message, on_worker_start) as engine,
     ):
         fingerprint = _bind_to_shard(plan, engine.facts)
         records = list_records(plan, engine.facts)
@@ -110,8 +121,19 @@ def open_run(plan: RunPlan, *, on_message: OnMessage) -> Iterator[Run]:
 
 
 @contextmanager
-def _open_engine(plan: RunPlan, *, on_message: OnMessage) -> Iterator[LabelEngine]:
-    yield LocalEngine.open(plan, on_message=on_message)
+def _open_engine(
+    plan: RunPlan, on_message: OnMessage, on_worker_start: Callable[[], object] | None
+) -> Iterator[LabelEngine]:
+    """Here where one device was asked for, else by a process a device."""
+    devices = resolve_devices(plan.request.devices)
+    if len(devices) == 1:
+        request = replace(plan.request, devices=devices[0])
+        yield LocalEngine.open(replace(plan, request=request), on_message=on_message)
+        return
+    with open_device_engine(
+        plan, devices, on_message=on_message, on_worker_start=on_worker_start
+    ) as engine:
+        yield engine
 
 
 def _bind_to_shard(plan: RunPlan, facts: RunFacts) -> Fingerprint:

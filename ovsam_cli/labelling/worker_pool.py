@@ -93,6 +93,7 @@ class WorkerPool:
         self._make_work = make_work
         self._on_message = on_message
         self._facts: RunFacts | None = None
+        self._first_device = ""
 
     @property
     def facts(self) -> RunFacts:
@@ -109,15 +110,16 @@ class WorkerPool:
             OvsamError: it cannot have one.
             DeviceError: its process died again and again.
         """
-        first = self.seats[0]
         try:
-            while not first.is_ready:
+            while not any(seat.is_ready for seat in self.seats):
+                first = next(seat for seat in self.seats if not seat.is_given_up)
                 if first.worker is None:
                     self.start(first)
-                for seat in self.wait():
-                    for _ in self.receive(seat):
-                        pass
-                if self.is_dead(first):
+                self.wait()
+                is_dead = self.is_dead(first)  # asked first: all it said is in the pipe by then
+                for _ in self.receive(first):
+                    pass
+                if is_dead:
                     self.bury(first)
         except BaseException:
             self.kill_all()
@@ -165,8 +167,8 @@ class WorkerPool:
     def _hear(self, seat: Seat, message: ToParent) -> None:
         if isinstance(message, RunFacts):
             if self._facts is None:
-                self._facts = message
-            _check_same(self.seats[0].device, self._facts, seat.device, message)
+                self._facts, self._first_device = message, seat.device
+            _check_same(self._first_device, self._facts, seat.device, message)
             seat.is_ready = True
         elif isinstance(message, Notice):
             self._on_message(message.text)
