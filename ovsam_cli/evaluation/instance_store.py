@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import weakref
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class InstanceStore:
         self.source = annotations
         self.name = annotations.name
         self._file = tempfile.TemporaryFile()
+        weakref.finalize(self, self._file.close)
         with open_coco(annotations, WHAT, EXAMPLE) as stream:
             digest = hashlib.sha256()
             stream.hash_into(digest.update)

@@ -1,0 +1,242 @@
+"""`ovsam eval prompted` end to end on a small model: protocols, baselines, going on, its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from coco_toys import HW, entry, square, write_coco
+from PIL import Image
+from scene_builders import write_scenes
+from test_instance_store import write_sa1b
+from typer.testing import Result
+
+from ovsam_cli.errors import InputError
+from ovsam_cli.evaluation.prompted import evaluate_prompted
+from ovsam_cli.evaluation.prompted_metrics import describe_prompted
+from ovsam_cli.evaluation.prompted_options import PromptedRequest, plan_prompted
+
+Ovsam = Callable[..., Result]
+NAMES = ("cat", "dog")
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    write_scenes(tmp_path / "scenes", names=NAMES)
+    return tmp_path / "scenes"
+
+
+@pytest.fixture
+def evaluate(ovsam: Ovsam, checkpoint: Path, scenes: Path) -> Ovsam:
+    """`ovsam eval prompted` on three scenes; further arguments go behind."""
+
+    def run(out: Path, *more: str | Path) -> Result:
+        fixed = ("--model", checkpoint, "--devices", "cpu", "--out", out)
+        return ovsam("eval", "prompted", scenes, *fixed, *more)
+
+    return run
+
+
+def read_metrics(out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = json.loads((out / "metrics.json").read_text())
+    return found
+
+
+def test_table_metrics_and_page(evaluate: Ovsam, tmp_path: Path) -> None:
+    result = evaluate(tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "prompt: tight box of the true mask"
+    assert lines[2].split()[:4] == ["mask", "IoU", "all", "6"]
+    metrics = read_metrics(tmp_path / "out")
+    assert metrics["estimates"]["top1 2 names|all"]["num_instances"] == 6
+    assert str(tmp_path) not in (tmp_path / "out" / "metrics.json").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 12  # six objects, truth and answer
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_stopped_and_gone_on(checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+    """The same figures, bit by bit, and no image is answered twice."""
+
+    def request(name: str) -> PromptedRequest:
+        return PromptedRequest(
+            str(scenes), None, tmp_path / name, model=str(checkpoint), devices="cpu"
+        )
+
+    wanted = describe_prompted(evaluate_prompted(plan_prompted(request("whole"))))
+    plan = plan_prompted(request("stopped"))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_prompted(plan, should_stop=lambda: True)
+    calls: list[tuple[int, int]] = []
+    report = evaluate_prompted(plan, on_images=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert json.dumps(describe_prompted(report)) == json.dumps(wanted)
+
+
+def test_other_settings_are_refused(evaluate: Ovsam, tmp_path: Path) -> None:
+    assert evaluate(tmp_path / "out").exit_code == 0
+    result = evaluate(tmp_path / "out", "--prompt", "point")
+    assert result.exit_code == 2
+    assert "options.prompt: was" in result.stderr
+    assert evaluate(tmp_path / "out", "--prompt", "point", "--restart").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "rule"),
+    [
+        (["--prompt", "point"], "pixel deepest inside the true mask, Euclidean distance"),
+        (["--prompt", "point", "--click", "reference"], "centre of the true mask by the published"),
+        (["--prompt", "points:3"], "3 random pixels of the true mask (seed 0)"),
+        (["--prompt", "random-point", "--seed", "4"], "1 random pixel of the true mask (seed 4)"),
+        (["--baseline", "feature-crop"], "tight box"),
+        (["--baseline", "image-crop", "--prompt", "point"], "pixel deepest"),
+    ],
+)
+def test_prompts_and_baselines(evaluate: Ovsam, tmp_path: Path, more: list[str], rule: str) -> None:
+    result = evaluate(tmp_path / "out", *more)
+    assert result.exit_code == 0, result.output
+    assert rule in result.stdout
+    assert "top-1 of 2 names" in result.stdout
+
+
+def test_shapes_need_no_model(ovsam: Ovsam, scenes: Path, tmp_path: Path) -> None:
+    """A bar fills its box; a disc fills the ellipse in it."""
+    for baseline in ("box-fill", "ellipse"):
+        out = tmp_path / baseline
+        result = ovsam("eval", "prompted", scenes, "--baseline", baseline, "--out", out)
+        assert result.exit_code == 0, result.output
+    boxes, ellipses = (
+        read_metrics(tmp_path / name)["estimates"] for name in ("box-fill", "ellipse")
+    )
+    assert boxes["iou|all"]["mean"] > 0.85
+    assert ellipses["iou|all"]["mean"] == pytest.approx((0.95 + 0.79) / 2, abs=0.05)
+
+
+def test_paper_protocol(evaluate: Ovsam, tmp_path: Path) -> None:
+    """Both variants of CLIP's box, and the numbers without the split's other names."""
+    split = tmp_path / "split.json"
+    split.write_text('[{"name": "cat", "base": true}, {"name": "dog", "base": false}]')
+    result = evaluate(
+        tmp_path / "out", "--protocol", "paper", "--split", split, "--prompt", "point"
+    )
+    assert result.exit_code == 0, result.output
+    protocol = read_metrics(tmp_path / "out")["protocol"]
+    assert protocol["accuracies"] == ["2 names, boxes as shipped", "2 names, boxes scaled"]
+    assert protocol["prompt_rule"] == (
+        "centre of the true mask by the published code's approximate distance"
+    )
+
+
+def test_paper_protocol_on_coco(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) -> None:
+    """COCO's 80 names: only the 65 count, and Table 1 stands beside ours."""
+    write_mini_coco(tmp_path / "coco")
+    result = ovsam(
+        *("eval", "prompted", tmp_path / "coco", "--protocol", "paper", "--devices", "cpu"),
+        *("--model", checkpoint, "--out", tmp_path / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "Open-Vocabulary SAM, published" in result.stdout
+    line = next(line for line in result.stdout.splitlines() if "published" in line)
+    assert line.split()[-3:] == ["81.5", "84.0", "84.3"]
+    metrics = read_metrics(tmp_path / "out")
+    assert [*metrics["protocol"]["accuracies"]] == [
+        *("65 names, boxes as shipped", "65 names, boxes scaled"),
+        *("80 names, boxes as shipped", "80 names, boxes scaled"),
+    ]
+    assert metrics["data"]["num_instances"] == 2  # the banner is neither base nor novel
+
+
+def write_mini_coco(folder: Path) -> None:
+    """A person (base), a dog (novel) and a parking meter (neither) in one image, as COCO has it."""
+    names = [one["name"] for one in read_coco_categories()]
+    objects = [
+        entry(n, 1, names.index(name) + 1, square(20 * n, 5, 15))
+        for n, name in enumerate(("person", "dog", "parking meter"), 1)
+    ]
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "val2017").mkdir()
+    write_coco(
+        folder / "annotations" / "instances_val2017.json", objects, num_images=1, names=names
+    )
+    Image.new("RGB", HW[::-1], (90, 60, 30)).save(folder / "val2017" / "1.jpg")
+
+
+def read_coco_categories() -> list[dict[str, str]]:
+    path = Path(__file__).parents[2] / "vocabularies" / "coco.json"
+    categories: list[dict[str, str]] = json.loads(path.read_text())["categories"]
+    return categories
+
+
+def test_sa1b_has_masks_alone(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) -> None:
+    folder = write_sa1b(tmp_path / "sa")
+    Image.new("RGB", HW[::-1]).save(folder / "sa_1.jpg")
+    fixed = ("--model", checkpoint, "--devices", "cpu", "--out", tmp_path / "out")
+    result = ovsam("eval", "prompted", folder, *fixed)
+    assert result.exit_code == 0, result.output
+    assert "mask IoU" in result.stdout and "top-1" not in result.stdout
+    again = ovsam("eval", "prompted", folder, *fixed, "--vocab", "cat,")
+    assert again.exit_code == 2 and "SA-1B has masks without names" in again.stderr
+
+
+def test_images_that_fail_are_named(evaluate: Ovsam, scenes: Path, tmp_path: Path) -> None:
+    (scenes / "images" / "2.png").write_text("no image")
+    Image.new("RGB", (9, 9)).save(scenes / "images" / "3.png")
+    result = evaluate(tmp_path / "out")
+    assert result.exit_code == 3
+    assert "not an image" in result.stderr and "its annotations are of" in result.stderr
+    assert read_metrics(tmp_path / "out")["data"]["num_failed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--prompt", "circle"], "expected box, point, random-point, or points:K"),
+        (["--prompt", "points:0"], "1 to 64"),
+        (["--protocol", "paper"], "needs base and novel names"),
+        (["--vocab", "zebra,"], "none of its names is one of"),
+        (["--boxes", "x.json", "--protocol", "paper"], "leave out --protocol"),
+        (["--images", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_wrong_input(evaluate: Ovsam, tmp_path: Path, more: list[str], message: str) -> None:
+    result = evaluate(tmp_path / "out", *more)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_missing_images(scenes: Path, tmp_path: Path) -> None:
+    (scenes / "images" / "2.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 images are missing; the first.*2\.png"):
+        plan_prompted(PromptedRequest(str(scenes), None, tmp_path / "out"))
+
+
+def test_grid(ovsam: Ovsam, checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+    """Recall of the automatic mode; run again it changes nothing."""
+    arguments = ("eval", "grid", scenes, "--model", checkpoint, "--grid", "3")
+    for _ in range(2):
+        result = ovsam(*arguments, "--devices", "cpu", "--out", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        assert "masks in 3 images" in result.stdout and "AR@1000" in result.stdout
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 <= metrics["recall"]["AR@100"] <= metrics["recall"]["AR@1000"]
+
+
+def test_boxes_of_a_detector(ovsam: Ovsam, checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+    """Scores and names of the detector are kept; ours are counted beside them."""
+    results = []
+    for one in json.loads((scenes / "instances.json").read_text())["annotations"]:
+        results.append(one | {"score": 0.5 + 0.05 * one["id"]})
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps(results))
+    result = ovsam(
+        *("eval", "prompted", scenes, "--boxes", boxes, "--model", checkpoint),
+        *("--devices", "cpu", "--out", tmp_path / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "results-detector-names.json").read_text())
+    assert {one["score"] for one in found} <= {one["score"] for one in results}
+    assert "masks (detector's names)" in result.stdout and "masks (own names)" in result.stdout

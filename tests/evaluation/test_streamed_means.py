@@ -1,0 +1,41 @@
+"""Means from a stream against those of everything at once."""
+
+import numpy as np
+import pytest
+
+from ovsam_cli.evaluation.bootstrap import estimate_mean
+from ovsam_cli.evaluation.streamed_means import StreamedMeans
+
+
+def test_close_to_the_plain_bootstrap() -> None:
+    """300 images of 1 to 8 objects that fail together."""
+    rng = np.random.default_rng(1)
+    values, images = [], []
+    streamed = StreamedMeans()
+    for image in range(300):
+        quality = rng.uniform()
+        found = (0.7 * quality + 0.3 * rng.random(int(rng.integers(1, 9)))).tolist()
+        values += found
+        images += [image] * len(found)
+        streamed.add_image(("all", one) for one in found)
+    wanted = estimate_mean(np.asarray(values, np.float32), np.asarray(images))
+    found_mean = streamed.estimate()["all"]
+    assert found_mean.num_instances == len(values)
+    assert found_mean.mean == pytest.approx(wanted.mean, abs=1e-6)
+    assert found_mean.low == pytest.approx(wanted.low, abs=0.006)
+    assert found_mean.high == pytest.approx(wanted.high, abs=0.006)
+
+
+def test_one_object() -> None:
+    streamed = StreamedMeans()
+    streamed.add_image([("all", 0.25)])
+    found = streamed.estimate()["all"]
+    assert (found.mean, found.low, found.high, found.num_instances) == (0.25, 0.25, 0.25, 1)
+
+
+def test_series_of_one_image_share_its_draws() -> None:
+    streamed = StreamedMeans()
+    for value in (0.0, 1.0, 0.5):
+        streamed.add_image([("a", value), ("b", value + 2)])
+    found = streamed.estimate()
+    assert found["b"].low == pytest.approx(found["a"].low + 2)
