@@ -11,7 +11,7 @@ DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --p
 TINY ?= build/tiny
 BPY := bpy>=5.0.1,<6
 
-.PHONY: demo test parity interop train-smoke train-tiny clean
+.PHONY: demo test test-demo parity interop train-smoke train-tiny clean
 
 demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
@@ -24,6 +24,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/check
 
+# The page of `ovsam demo` in a real browser: Debian's chromium, driven by playwright.
+test-demo: $(VENV)/.installed-dev
+	@$(PIP_INSTALL) 'playwright>=1.50'
+	$(BIN)/python -m pytest -m "slow or not slow" tests/demo
+
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity tests/model
 
@@ -34,6 +39,11 @@ interop: $(INTEROP)/.installed
 	OVSAM_INTEROP_REPORT=build/interop.json $(INTEROP)/bin/python -m pytest -q -m interop -W ignore \
 		-p no:cacheprovider tests/interop
 	$(INTEROP)/bin/python scripts/write_interop_table.py build/interop.json docs/interop.md
+
+# A cluster of two processes on this machine, one killed in the middle.
+test-ray: $(VENV)/.installed-dev
+	@$(PIP_INSTALL) -e '.[ray]'
+	$(BIN)/python -m pytest -m ray tests/labelling/test_ray.py
 
 # Every training stage for a few steps, with two processes, kills and the trained model's labels.
 train-smoke: $(VENV)/.installed-dev

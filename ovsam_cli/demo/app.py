@@ -10,7 +10,7 @@ from ovsam_cli.demo.coco_download import build_coco_file
 from ovsam_cli.demo.names import BUNDLED_CHOICES
 from ovsam_cli.demo.pages import read_static_files
 from ovsam_cli.demo.queries import CocoQuery, LabelQuery, NamesQuery
-from ovsam_cli.demo.security import Guard
+from ovsam_cli.demo.security import BodyTooLargeError, Guard
 from ovsam_cli.demo.service import DemoService, GoneError
 from ovsam_cli.demo.uploads import MAX_PIXELS, MAX_UPLOAD_BYTES, read_examples
 from ovsam_cli.errors import ImageError, InputError, OvsamError
@@ -129,6 +129,8 @@ def _add_errors(app: "FastAPI") -> None:
         status = 507
         if isinstance(error, GoneError):
             status = 410
+        elif isinstance(error, BodyTooLargeError):
+            status = 413
         elif isinstance(error, InputError):
             status = 422
         elif isinstance(error, ImageError):

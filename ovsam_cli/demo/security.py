@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ovsam_cli.errors import InputError
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,7 +30,7 @@ HEADERS = {
 TOKEN_BYTES = 18
 
 
-class BodyTooLargeError(Exception):
+class BodyTooLargeError(InputError):
     """More bytes came than a request may have."""
 
 
@@ -68,8 +70,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it before the app sees it."""
-        if scope["type"] != "http":
-            return  # the server has no other kind
+        if scope["type"] != "http":  # the start and end of the app; the server has no web sockets
+            await self._app(scope, receive, send)
+            return
         send = _with_headers(send)
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         refusal = self._find_fault(headers, scope["path"])
@@ -78,10 +81,7 @@ class Guard:
             return
         path = scope["path"][len(self._token) + 1 :]
         inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
-        try:
-            await self._app(inner, self._counted(receive), send)
-        except BodyTooLargeError:
-            await _refuse(send, 413, self._describe_limit())
+        await self._app(inner, self._counted(receive), send)
 
     def _find_fault(
         self, headers: Iterable[tuple[bytes, bytes]], path: str
@@ -117,7 +117,7 @@ class Guard:
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > self._max_body_bytes:
-                raise BodyTooLargeError
+                raise BodyTooLargeError(self._describe_limit())
             return message
 
         return receive_some

@@ -37,6 +37,7 @@ function step(from, to) {
   if (!from.length) return;
   to.push(takeState());
   ({ prompt, answer, chosen, kept } = from.pop());
+  say(from === past ? "Undone." : "Done again.");
   refresh();
 }
 
