@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ovsam_cli.errors import OvsamError
     from ovsam_cli.labelling.options import LabelOptions, LabelRequest
+    from ovsam_cli.labelling.python_api import label_image, load_model, make_prompts
     from ovsam_cli.labelling.run import label_images
-    from ovsam_cli.model.checkpoint import load_model
     from ovsam_cli.structures import Detections, Prompts
 
 __version__ = "0.1.0"
@@ -24,8 +24,10 @@ __all__ = [
     "OvsamError",
     "Prompts",
     "__version__",
+    "label_image",
     "label_images",
     "load_model",
+    "make_prompts",
 ]
 
 
@@ -36,8 +38,10 @@ def __getattr__(name: str) -> object:
         "LabelRequest": "ovsam_cli.labelling.options",
         "OvsamError": "ovsam_cli.errors",
         "Prompts": "ovsam_cli.structures",
+        "label_image": "ovsam_cli.labelling.python_api",
         "label_images": "ovsam_cli.labelling.run",
-        "load_model": "ovsam_cli.model.checkpoint",
+        "load_model": "ovsam_cli.labelling.python_api",
+        "make_prompts": "ovsam_cli.labelling.python_api",
     }
     if name not in homes:
         raise AttributeError(f"module 'ovsam_cli' has no attribute {name!r}")

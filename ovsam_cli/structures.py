@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import supervision
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -203,6 +206,42 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
+
+    def to_supervision(self, names: Mapping[int, str]) -> supervision.Detections:
+        """The same objects for the package `supervision` (`pip install supervision`).
+
+        Args:
+            names: of the category ids, as `Labeller.names` has them.
+
+        Returns:
+            With (B, H, W) bool masks, `class_id` the category ids, `confidence` the scores, and
+            `data` with `class_name` and `prompt_id`.
+
+        Raises:
+            ImportError: the package is not there.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("install it first: pip install 'supervision>=0.31'") from error
+        if not len(self):
+            return supervision.Detections.empty()
+        sizes = [rle["size"] for rle in self.segmentations]
+        decoded = [
+            supervision.rle_to_mask(rle["counts"], (width, height))
+            for rle, (height, width) in zip(self.segmentations, sizes, strict=True)
+        ]
+        ids: list[int] = self.category_ids.tolist()
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy,
+            mask=np.stack(decoded),
+            confidence=self.scores,
+            class_id=self.category_ids,
+            data={
+                "class_name": np.array([names[one] for one in ids]),
+                "prompt_id": np.array([str(one) for one in self.prompt_ids]),
+            },
+        )
 
     @staticmethod
     def empty() -> Detections:

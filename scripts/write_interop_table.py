@@ -14,12 +14,13 @@ from pathlib import Path
 HEAD = """# Who reads our files
 
 Made by `make interop` on {date} with Python {python}: each line is a test in `tests/interop` that
-opened one of our files with the program itself. The masks are hard ones: a ring with a hole, an object
-in three parts, squares that touch at a corner, the whole image, a single pixel.
+opened one of our files with the program itself. The masks are hard ones: a ring with a hole, an
+object in three parts, squares that touch at a corner, the whole image, a single pixel.
 
-*IoU* is the lowest of all masks against the true ones. Where the form cannot hold a hole, the ring keeps
-0.868; lower values are the reader's own: supervision draws polygons with their outline, and ultralytics
-takes run lengths to contours, which cuts small objects. So give it `ovsam export yolo-seg`.
+*IoU* is the lowest of all masks against the true ones. Where the form cannot hold a hole, the ring
+keeps 0.868; lower values are the reader's own: supervision draws polygons with their outline, and
+ultralytics takes run lengths to contours, which cuts small objects: `ovsam export yolo-seg` is
+better for it.
 
 | program | version | file | read by | lowest mask IoU |
 |---|---|---|---|---|

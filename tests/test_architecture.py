@@ -31,7 +31,7 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("2", {"model"}),
     ("3", {"outputs"}),
     ("4", {"labelling"}),
-    ("5", {"evaluation", "training", "benchmarking", "demo"}),
+    ("5", {"evaluation", "training", "benchmarking", "demo", "plugins"}),
     ("6", {"cli"}),
     ("7", {"__init__", "__main__"}),
 ]
@@ -40,6 +40,7 @@ ROOT_NAMES = {"__version__"}  # the version stands in the package's root, where 
 
 # Third parties beyond numpy, by path: at module level, and inside functions only. First match.
 THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
+    ("structures", set(), {"supervision"}),
     ("images", {"PIL"}, set()),
     ("compiled_resize", {"numba"}, set()),
     ("decoding", {"PIL"}, {"simplejpeg"}),
@@ -56,8 +57,10 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("model", {"torch", "safetensors"}, set()),
     ("outputs/parquet", set(), {"pyarrow"}),
     ("outputs/parquet_rows", set(), {"pyarrow"}),
+    ("outputs/parquet_reading", set(), {"pyarrow"}),
     ("outputs", {"PIL"}, set()),
     ("labelling/distributed", set(), set()),
+    ("labelling/distributed_ray", set(), {"ray", "torch"}),
     ("labelling/postprocess", {"torch"}, {"torchvision"}),
     ("labelling", {"torch", "safetensors"}, set()),
     ("evaluation/average_precision", {"faster_coco_eval"}, set()),
@@ -67,6 +70,8 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("benchmarking", {"torch"}, {"PIL", "cv2", "segment_anything", "torchvision"}),
     ("demo/uploads", {"PIL"}, set()),
     ("demo", {"torch"}, {"fastapi", "starlette", "uvicorn"}),
+    ("plugins/cvat", {"PIL", "cvat_sdk"}, set()),
+    ("plugins/fiftyone", {"fiftyone"}, set()),
     ("cli", {"typer", "rich", "tqdm"}, set()),
     ("", set(), set()),
 ]
@@ -85,6 +90,7 @@ TORCH_FREE = {
     *("evaluation/splits", "evaluation/clicks", "evaluation/instance_store", "evaluation/tally"),
     *("evaluation/dataset_places", "evaluation/metrics_file", "evaluation/figure_tables"),
     *("evaluation/streamed_means", "evaluation/boundaries", "evaluation/figure_charts"),
+    *("evaluation/temperature", "labelling/score_calibration"),
 }
 # Typer draws help and errors by rich and converts values by pydantic; each costs more than itself.
 SLOW_TO_IMPORT = ("torch", "numpy", "PIL", "pycocotools", "pydantic", "rich")

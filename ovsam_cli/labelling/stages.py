@@ -39,6 +39,7 @@ class Labeller:
         unknown_category_id: category of objects no name fits, or None.
         device, dtype: where and in which format the network computes.
         compiles_masks: whether masks are encoded by Numba, which must be installed.
+        temperature: by which class logits are divided for scores.
     """
 
     model: OVSAM
@@ -51,6 +52,15 @@ class Labeller:
     device: torch.device
     dtype: torch.dtype
     compiles_masks: bool = False
+    temperature: float = 1.0
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Name of each category id, the unknown one included."""
+        found = {category.id: category.name for category in self.vocabulary.categories}
+        if self.unknown_category_id is not None and self.options.unknown_name is not None:
+            found[self.unknown_category_id] = self.options.unknown_name
+        return found
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -86,6 +96,7 @@ class Labeller:
             top_k=self.options.top_k,
             unknown_category_id=self.unknown_category_id,
             is_compiled=self.compiles_masks,
+            temperature=self.temperature,
         )
 
     def work_sizes(self, on_message: Callable[[str], None] = lambda text: None) -> WorkSizes:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
-from export_builders import CATEGORIES, MASKS, compute_iou, write_images
+from export_builders import CATEGORIES, write_images
+from interop_records import Record, write_all
 
 from ovsam_cli.outputs.coco import CocoOptions, CocoWriter
-from ovsam_cli.outputs.exporting import ExportWriter
 from ovsam_cli.structures import ImageResult
 
 REPORT = "OVSAM_INTEROP_REPORT"  # the file that `make interop` makes its table of
-Record = Callable[[str, str, str, float | None], None]
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +37,6 @@ def coco_files(
         with CocoWriter(found[form], categories=CATEGORIES, options=options) as coco:
             write_all(coco, photos[1])
     return found
-
-
-def write_all(writer: ExportWriter | CocoWriter, results: list[ImageResult]) -> None:
-    for result in results:
-        writer.write(result)
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +68,3 @@ def record(rows: list[dict[str, object]]) -> Record:
         )
 
     return note
-
-
-def lowest_iou(found: dict[str, list[np.ndarray]]) -> float:
-    """Lowest IoU of the masks of each image with the true ones, in their order."""
-    assert set(found) == set(MASKS)
-    pairs = [
-        compute_iou(np.asarray(mask, bool), true)
-        for name, masks in MASKS.items()
-        for mask, true in zip(found[name], masks, strict=True)
-    ]
-    return min(pairs)

@@ -10,8 +10,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import Record, lowest_iou, write_all
 from export_builders import CATEGORIES, HW, MASKS, NAMES
+from interop_records import Record, collect_datumaro, lowest_iou, write_all
 
 from ovsam_cli.outputs.exports.coco_results import open_coco_results
 from ovsam_cli.outputs.exports.lvis import open_lvis
@@ -123,28 +123,6 @@ def test_datumaro(form, coco_files, photos, tmp_path, record: Record):
     iou = lowest_iou(found)
     record("datumaro", f"coco {form}", "`Dataset.import_from(…, 'coco_instances')`", iou)
     assert iou >= expected(form)
-
-
-def collect_datumaro(dataset) -> dict[str, list[np.ndarray]]:
-    """Masks by image; polygons of one group are one object, filled by pycocotools."""
-    from datumaro.components.annotation import Mask, Polygon
-    from pycocotools import mask as coco_mask
-
-    by_stem = {name.rpartition(".")[0]: name for name in MASKS}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in MASKS}
-    for item in dataset:
-        groups: dict[int, list] = {}
-        for one in item.annotations:
-            if isinstance(one, Mask | Polygon):
-                groups.setdefault(one.group or len(groups) + 1, []).append(one)
-        for _, group in sorted(groups.items()):  # it hands them out backwards
-            if isinstance(group[0], Mask):
-                mask = np.any([one.image for one in group], axis=0)
-            else:
-                polygons = coco_mask.frPyObjects([list(one.points) for one in group], *HW)
-                mask = coco_mask.decode(coco_mask.merge(polygons))
-            found[by_stem[item.id]].append(mask)
-    return found
 
 
 @pytest.mark.parametrize("form", FORMS)
