@@ -9,9 +9,10 @@ import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
 from ovsam_cli.cli.export_formats import add_formats
+from ovsam_cli.cli.export_parquet import parquet
 
 if TYPE_CHECKING:
-    from ovsam_cli.labelling.run_reading import RunContent
+    from ovsam_cli.labelling.content_reading import Content
     from ovsam_cli.outputs.coco import CocoSummary
 
 export_app = typer.Typer(
@@ -19,7 +20,8 @@ export_app = typer.Typer(
 )
 
 Runs = Annotated[
-    list[Path], typer.Argument(help="Output folders of `ovsam label`: a run, or shards of one.")
+    list[str],
+    typer.Argument(help="Output folders of `ovsam label`: a run, shards of one, Parquet parts."),
 ]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Take unfinished runs, and leave out missing shards.")
@@ -46,12 +48,12 @@ def coco(
     with one_line_errors(console):
         from dataclasses import replace
 
-        from ovsam_cli.labelling.run_reading import open_runs
+        from ovsam_cli.labelling.content_reading import open_content
         from ovsam_cli.outputs.coco import CocoWriter
         from ovsam_cli.outputs.files import check_new_file
 
         check_new_file(out, overwrite=overwrite)
-        content = open_runs(runs, partial=partial)
+        content = open_content(runs, partial=partial)
         options = content.coco if masks is None else replace(content.coco, masks=masks)
         with CocoWriter(out, categories=content.categories, options=options) as writer:
             for result in content.iter_results():
@@ -63,7 +65,11 @@ def coco(
             raise typer.Exit(ExitCode.NOTHING_WRITTEN)
 
 
-def _say_what_is_missing(console: Console, content: RunContent) -> None:
+def _say_what_is_missing(console: Console, content: Content) -> None:
+    from ovsam_cli.labelling.run_reading import RunContent
+
+    if not isinstance(content, RunContent):
+        return
     if content.missing_shards:
         console.say(f"left out: shards {', '.join(map(str, content.missing_shards))}")
     if content.num_missing:
@@ -77,4 +83,5 @@ def _say_summary(console: Console, summary: CocoSummary) -> None:
         console.say(f"polygons lost the holes of {summary.num_masks_with_lost_holes} masks")
 
 
+export_app.command("parquet")(parquet)
 add_formats(export_app)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ovsam_cli.cli.console import Console, ExitCode
 from ovsam_cli.cli.stopping import StopSignals
-from ovsam_cli.errors import InputError
 
 if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
@@ -41,7 +40,9 @@ def run_label(
         The exit code.
     """
     if request.engine == "ray":
-        raise InputError("--engine ray: not built in yet; use --devices or --shard")
+        from ovsam_cli.cli.label_ray import run_label_on_ray
+
+        return run_label_on_ray(console, request, strict=strict)
     return _exit_code(_run(console, signals, request), strict=strict)
 
 

@@ -124,7 +124,7 @@ def write_run_files(
         for result in results:
             coco.write(result)
             report.add(result)
-            rows = _error_rows(result)
+            rows = build_error_rows(result)
             num_images += 1
             num_failed += result.status == "failed"
             num_notices += len(result.warnings)
@@ -168,10 +168,11 @@ def write_failures(plan: RunPlan, failed: Iterable[ImageResult]) -> None:
     """
     with write_whole_file(plan.out / ERRORS_FILE) as errors:
         for result in failed:
-            errors.writelines(json.dumps(row).encode() + b"\n" for row in _error_rows(result))
+            errors.writelines(json.dumps(row).encode() + b"\n" for row in build_error_rows(result))
 
 
-def _error_rows(result: ImageResult) -> list[dict[str, JsonValue]]:
+def build_error_rows(result: ImageResult) -> list[dict[str, JsonValue]]:
+    """Rows of errors.jsonl for an image: its failure, or its notices."""
     name = result.record.file_name
     if result.status == "failed":
         row: dict[str, JsonValue] = {"file_name": name, "level": "error"}

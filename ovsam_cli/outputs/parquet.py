@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch
-from heapq import heappop, heappush
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.outputs.coco import CocoCategory, CocoOptions
-from ovsam_cli.outputs.folders import Folder, open_folder
+from ovsam_cli.outputs.folders import Folder
 from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.outputs.parquet_rows import build_columns, result_to_row, row_to_result
 from ovsam_cli.structures import ImageResult
@@ -48,6 +45,15 @@ class ParquetHeader:
     coco: CocoOptions
     settings: Mapping[str, JsonValue]
     first_image_id: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetCounts:
+    """What was written."""
+
+    num_parts: int = 0
+    num_images: int = 0
+    num_objects: int = 0
 
 
 def part_name(number: int) -> str:
@@ -137,89 +143,13 @@ def iter_part(file: BinaryIO, name: str) -> Iterator[ImageResult]:
         raise InputError(f"{name}: cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class ParquetRun:
-    """The parts of a run; made by `open_parts`.
-
-    Attributes:
-        categories, coco, settings: as in `ParquetHeader`.
-        folder: where they are.
-        names: of the parts.
-    """
-
-    categories: tuple[CocoCategory, ...]
-    coco: CocoOptions
-    settings: Mapping[str, JsonValue]
-    folder: Folder
-    names: tuple[str, ...]
-
-    def iter_results(self) -> Iterator[ImageResult]:
-        """All results by image_id. Open at once are only parts whose ids interlock.
-
-        Raises:
-            InputError: a part is damaged, of another run, or holds images of another part.
-        """
-        last_id = 0
-        for result in self._merge():
-            if result.record.image_id <= last_id:
-                raise InputError(
-                    f"{self.folder.location}: image_id {result.record.image_id} stands twice; "
-                    "these are parts of several runs"
-                )
-            last_id = result.record.image_id
-            yield result
-
-    def _merge(self) -> Iterator[ImageResult]:
-        # The next result of each open part; the number tells equal ids apart.
-        heap: list[tuple[int, int, ImageResult, Iterator[ImageResult]]] = []
-        files: list[BinaryIO] = []
-        try:
-            for number, name in enumerate(self.names):
-                files = [file for file in files if not file.closed]
-                files.append(file := self.folder.open(name))
-                header = read_header(file, f"{self.folder.location}/{name}")
-                self._check(header, name)
-                while heap and heap[0][0] < header.first_image_id:
-                    yield _take_first(heap)
-                _push(heap, number, iter_part(file, f"{self.folder.location}/{name}"))
-            while heap:
-                yield _take_first(heap)
-        finally:
-            for file in files:
-                file.close()
-
-    def _check(self, header: ParquetHeader, name: str) -> None:
-        if header.settings != self.settings or header.categories != self.categories:
-            raise InputError(
-                f"{self.folder.location}/{name}: was made with other settings than "
-                f"{self.names[0]}; parts of one folder are of one run"
-            )
-
-
-def open_parts(location: Path | str, *, partial: bool = False) -> ParquetRun:
-    """Open a folder of parts.
-
-    Args:
-        location: path or URL of the folder.
-        partial: take what is there of a run that has not finished.
-
-    Raises:
-        InputError: no parts there, or not all of them.
-    """
+def check_new_parts(folder: Folder) -> None:
+    """Raise InputError where parts of some run, or other files, are already there."""
     check_pyarrow()
-    folder = open_folder(location)
-    names = folder.list_names()
-    parts = tuple(name for name in names if fnmatch(name, "part-*.parquet"))
-    if not parts:
-        raise InputError(f"{location}: holds no part-*.parquet of ovsam")
-    if SUCCESS_FILE not in names and not partial:
+    if names := folder.list_names():
         raise InputError(
-            f"{location}: not finished (no {SUCCESS_FILE}, {len(parts)} parts so far); finish by "
-            "running the same command again, or take what is there with --partial"
+            f"{folder.location}: is not empty (found {names[0]!r}); choose a new --out"
         )
-    with folder.open(parts[0]) as file:
-        header = read_header(file, f"{location}/{parts[0]}")
-    return ParquetRun(header.categories, header.coco, header.settings, folder, parts)
 
 
 def write_parts(
@@ -228,44 +158,32 @@ def write_parts(
     header: ParquetHeader,
     *,
     images_per_part: int = IMAGES_PER_PART,
-) -> int:
-    """Write results into parts, and `_SUCCESS` behind them; the number of parts.
+    on_part: Callable[[int], None] = lambda num_images: None,
+) -> ParquetCounts:
+    """Write results into parts, and `_SUCCESS` behind them.
 
     Args:
-        folder: without parts of others.
+        folder: an empty one.
         results: by image_id.
         header: of the first part.
         images_per_part: rows of each, as they are held in memory.
+        on_part: called with the number of images written so far.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    upcoming, number = iter(results), 0
-    while (part := list(islice(upcoming, images_per_part))) or number == 0:
+    upcoming, counts = iter(results), ParquetCounts()
+    while (part := list(islice(upcoming, images_per_part))) or counts.num_parts == 0:
         first_id = part[0].record.image_id if part else 1
         content = part_to_bytes(part, replace(header, first_image_id=first_id))
-        folder.write(part_name(number), content)
-        number += 1
+        folder.write(part_name(counts.num_parts), content)
+        num_objects = sum(len(one.detections) for one in part if one.detections is not None)
+        counts = ParquetCounts(
+            counts.num_parts + 1, counts.num_images + len(part), counts.num_objects + num_objects
+        )
+        on_part(counts.num_images)
     folder.write(SUCCESS_FILE, b"")
-    return number
-
-
-def _push(
-    heap: list[tuple[int, int, ImageResult, Iterator[ImageResult]]],
-    number: int,
-    results: Iterator[ImageResult],
-) -> None:
-    first = next(results, None)
-    if first is not None:
-        heappush(heap, (first.record.image_id, number, first, results))
-
-
-def _take_first(
-    heap: list[tuple[int, int, ImageResult, Iterator[ImageResult]]],
-) -> ImageResult:
-    _, number, result, rest = heappop(heap)
-    _push(heap, number, rest)
-    return result
+    return counts
 
 
 def _build_schema(header: ParquetHeader) -> pa.Schema:

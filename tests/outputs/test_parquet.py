@@ -13,7 +13,8 @@ from result_builders import make_detections
 from ovsam_cli.errors import InputError
 from ovsam_cli.outputs.coco import CocoCategory, CocoOptions, CocoWriter
 from ovsam_cli.outputs.folders import LocalFolder, open_folder
-from ovsam_cli.outputs.parquet import ParquetHeader, open_parts, part_to_bytes, write_parts
+from ovsam_cli.outputs.parquet import ParquetHeader, part_to_bytes, write_parts
+from ovsam_cli.outputs.parquet_reading import open_parts
 from ovsam_cli.structures import ImageRecord, ImageResult
 
 CATEGORIES = tuple(CocoCategory(number, f"name {number}") for number in range(1, 5))
@@ -52,11 +53,13 @@ def write_coco(path: Path, results: list[ImageResult]) -> bytes:
 def test_the_coco_file_is_the_same(tmp_path: Path, images_per_part: int) -> None:
     results = make_results()
     folder = LocalFolder(tmp_path / "parts")
-    num_parts = write_parts(folder, results, HEADER, images_per_part=images_per_part)
-    assert num_parts == -(-len(results) // images_per_part)
+    counts = write_parts(folder, results, HEADER, images_per_part=images_per_part)
+    assert counts.num_parts == -(-len(results) // images_per_part)
+    assert (counts.num_images, counts.num_objects) == (9, 10)
     run = open_parts(tmp_path / "parts")
     assert (run.categories, run.coco, dict(run.settings)) == (CATEGORIES, OPTIONS, HEADER.settings)
     found = list(run.iter_results())
+    assert run.num_images == len(found) == 9
     for before, after in zip(results, found, strict=True):
         assert replace(after, detections=None) == replace(before, detections=None)
     again = write_coco(tmp_path / "again.json", found)
