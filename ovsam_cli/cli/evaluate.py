@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ovsam_cli.cli.console import Console, one_line_errors
+from ovsam_cli.cli.evaluate_calibrate import calibrate
 from ovsam_cli.cli.evaluate_labels import draw_detections, grid
 from ovsam_cli.cli.evaluate_prompted import prompted
 
@@ -16,6 +17,7 @@ eval_app = typer.Typer(
 )
 eval_app.command("prompted")(prompted)
 eval_app.command("grid")(grid)
+eval_app.command("calibrate")(calibrate)
 
 
 @eval_app.command()

@@ -162,7 +162,9 @@ def _build_answerer(plan: PromptedPlan, on_message: OnMessage) -> _Answerer:
         names = build_rules(plan, labeller)
     if plan.request.protocol == "paper":
         set_roi_size(labeller, PAPER_ROI_SIZES.get(plan.split.name or ""))
-    return _Answerer(describe_model(loaded, labeller), Asker(labeller, plan.rule, names))
+    return _Answerer(
+        describe_model(loaded, labeller), Asker(labeller, plan.rule, names, labeller.temperature)
+    )
 
 
 def build_rules(plan: PromptedPlan, labeller: Labeller) -> NamingRules:

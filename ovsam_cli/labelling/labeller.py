@@ -13,6 +13,7 @@ from ovsam_cli.labelling.device import choose_device, choose_dtype
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.plan import RunPlan
 from ovsam_cli.labelling.prompt_chunks import list_chunk_sizes
+from ovsam_cli.labelling.score_calibration import read_calibration
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.labelling.text_embeddings import (
     TextEmbeddings,
@@ -64,6 +65,7 @@ def build_labeller(
         device=device,
         dtype=choose_dtype(request.options.dtype, device),
         compiles_masks=is_compiling_worthwhile(plan.num_masks),
+        temperature=_find_temperature(loaded, request.options),
     )
     _compile_if_long(plan, labeller, on_message)
     return loaded, labeller
@@ -111,6 +113,12 @@ def _compile_if_long(plan: RunPlan, labeller: Labeller, on_message: Callable[[st
             cache_folder=cache_folder() / "compiled",
             on_message=on_message,
         )
+
+
+def _find_temperature(loaded: LoadedModel, options: LabelOptions) -> float:
+    """What `ovsam eval calibrate` found for these weights and this fusion, else 1."""
+    found = read_calibration(loaded.paths, loaded.weights_sha256) if loaded.paths else None
+    return 1.0 if found is None else found.temperatures.get(options.fusion, 1.0)
 
 
 def _check_iou_head(options: LabelOptions, loaded: LoadedModel) -> None:

@@ -37,6 +37,7 @@ class PostprocessOptions:
         unknown_category_id: category of objects that no name fits: those whose score is below
             `min_score` or below the background's. None drops the former and names the latter.
         is_compiled: encode masks with Numba, which must be installed; same result.
+        temperature: by which class logits are divided for probabilities.
     """
 
     min_score: float = 0.0
@@ -48,6 +49,7 @@ class PostprocessOptions:
     top_k: int = 5
     unknown_category_id: int | None = None
     is_compiled: bool = False
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def postprocess(
     Raises:
         ImageError: a logit is NaN or infinite, so nothing can be said of this image.
     """
+    if options.temperature != 1:
+        class_logits = class_logits.float() / options.temperature
     low_masks, class_probs = _to_arrays(decoded, class_logits, len(prompts), len(vocabulary))
     iou_predictions = _predicted_ious(decoded)
     names = _rank_names(class_probs, max(options.top_k, 2))

@@ -110,6 +110,8 @@ def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) ->
     if options["min_predicted_iou"] is None:
         # Runs without such a filter keep the settings they had before there was one.
         del options["min_predicted_iou"]
+    if options["temperature"] == 1:  # likewise runs of weights that were not calibrated
+        del options["temperature"]
     options["dtype"] = _dtype_name(labeller)
     options["text_embeddings"] = labeller.text_hash
     options["base_names"] = plan.base_vocabulary.sha256() if plan.base_vocabulary else None
@@ -126,6 +128,7 @@ def _resolved_options(labeller: Labeller) -> dict[str, JsonValue]:
     """The run's options, with defaults that depend on the mode or the model filled in."""
     return asdict(labeller.options) | {
         "min_stability": labeller.stability_cut,
+        "temperature": labeller.temperature,
         "min_predicted_iou": labeller.predicted_iou_cut,
     }
 
