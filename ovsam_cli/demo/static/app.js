@@ -114,8 +114,11 @@ function paint(one) {
   return one.layer;
 }
 
+// An answer to older marks is still shown while the new one is on its way, but not kept.
+const isCurrent = () => Boolean(answer?.id) && answer.prompt === prompt && answer.namesKey === names.key;
+
 function keep() {
-  if (!answer?.id) return;
+  if (!isCurrent()) return;
   const [name, score] = answer.names[chosen];
   const one = { ...answer, name, score, layer: paint(answer), imageName: image.name, imageId: image.id };
   change(() => { kept = [...kept, one]; prompt = NOTHING; answer = null; });
@@ -213,7 +216,7 @@ function render() {
   const isMarked = prompt !== NOTHING && (prompt.points.length > 0 || prompt.box !== null);
   find("undo").disabled = !past.length;
   find("clear").disabled = !isMarked;
-  find("keep").disabled = !answer?.id;
+  find("keep").disabled = !isCurrent();
   find("download").disabled = !kept.length;
   find("kept-empty").hidden = kept.length > 0;
   find("count").hidden = !kept.length;
