@@ -13,7 +13,13 @@ from typer.core import TyperGroup
 from ovsam_cli.cli.main import build_app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/demo.md", "docs/training.md", "docs/running-at-scale.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/demo.md",
+    "docs/training.md",
+    "docs/running-at-scale.md",
+    "docs/exports.md",
+)
 # Flags of torchrun that documents show; all of them take a value but the first.
 TORCHRUN_FLAG, TORCHRUN_OPTIONS = "--no-python", ("--nproc-per-node", "--nnodes")
 

@@ -108,7 +108,7 @@ def test_fiftyone_refuses_other_prompts(labeller):
     from ovsam_cli.plugins.fiftyone import OvsamModel
 
     sample = fo.Sample(filepath="a.jpg", found=fo.Classification(label="cat"))
-    model = OvsamModel("tiny", "cat")
+    model = OvsamModel("tiny", "cat, dog")
     model.needs_fields = {"prompt_field": "found"}
     with pytest.raises(InputError, match="holds Classification, expected Detections or Keypoints"):
         model.predict(RGB, sample=sample)
