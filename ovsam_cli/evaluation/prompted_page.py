@@ -34,7 +34,8 @@ section p { margin: .4rem 0 0; font-size: 13px; }
 .ideal { stroke: var(--faint); stroke-dasharray: 4 4; } svg .name { fill: var(--ink); }
 table { border-collapse: collapse; width: 100%; font-size: 14px;
   font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .6rem; border-top: 1px solid var(--grid); }
+th, td { text-align: right; white-space: nowrap; padding: .25rem .6rem;
+  border-top: 1px solid var(--grid); }
 th { color: var(--faint); font-weight: 500; border-top: 0; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 .wide { overflow-x: auto; } tr.all td { font-weight: 600; }
