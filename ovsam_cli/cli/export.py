@@ -10,9 +10,9 @@ import typer
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
 from ovsam_cli.cli.export_formats import add_formats
 from ovsam_cli.cli.export_parquet import parquet
+from ovsam_cli.cli.export_source import describe_losses, open_source
 
 if TYPE_CHECKING:
-    from ovsam_cli.labelling.content_reading import Content
     from ovsam_cli.outputs.coco import CocoSummary
 
 export_app = typer.Typer(
@@ -21,7 +21,9 @@ export_app = typer.Typer(
 
 Runs = Annotated[
     list[str],
-    typer.Argument(help="Output folders of `ovsam label`: a run, shards of one, Parquet parts."),
+    typer.Argument(
+        help="Output folders of `ovsam label`: a run, shards of one, Parquet parts; or a COCO file."
+    ),
 ]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Take unfinished runs, and leave out missing shards.")
@@ -48,32 +50,21 @@ def coco(
     with one_line_errors(console):
         from dataclasses import replace
 
-        from ovsam_cli.labelling.content_reading import open_content
         from ovsam_cli.outputs.coco import CocoWriter
         from ovsam_cli.outputs.files import check_new_file
 
         check_new_file(out, overwrite=overwrite)
-        content = open_content(runs, partial=partial)
-        options = content.coco if masks is None else replace(content.coco, masks=masks)
-        with CocoWriter(out, categories=content.categories, options=options) as writer:
-            for result in content.iter_results():
-                writer.write(result)
-        _say_what_is_missing(console, content)
+        with open_source(runs, partial=partial) as source:
+            options = source.coco if masks is None else replace(source.coco, masks=masks)
+            with CocoWriter(out, categories=source.categories, options=options) as writer:
+                for result in source.iter_results():
+                    writer.write(result)
+            for note in (*source.notes, *describe_losses(source)):
+                console.say(note)
         _say_summary(console, writer.summary)
         console.result(str(out))
         if writer.summary.num_annotations == 0:
             raise typer.Exit(ExitCode.NOTHING_WRITTEN)
-
-
-def _say_what_is_missing(console: Console, content: Content) -> None:
-    from ovsam_cli.labelling.run_reading import RunContent
-
-    if not isinstance(content, RunContent):
-        return
-    if content.missing_shards:
-        console.say(f"left out: shards {', '.join(map(str, content.missing_shards))}")
-    if content.num_missing:
-        console.say(f"left out: {content.num_missing} images that are not labelled yet")
 
 
 def _say_summary(console: Console, summary: CocoSummary) -> None:

@@ -10,9 +10,10 @@ import typer
 from ovsam_cli.cli.export_source import ExportJob, run_export
 
 Sources = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        metavar="SOURCE...", help="Output folder of `ovsam label`, its shards, or one COCO file."
+        metavar="SOURCE...",
+        help="Output folder of `ovsam label`, shards, Parquet parts, or a COCO file.",
     ),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; new or empty.")]

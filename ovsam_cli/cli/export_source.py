@@ -14,7 +14,8 @@ from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
 from ovsam_cli.cli.progress import count_progress
 
 if TYPE_CHECKING:
-    from ovsam_cli.outputs.coco import CocoCategory
+    from ovsam_cli.labelling.content_reading import Content
+    from ovsam_cli.outputs.coco import CocoCategory, CocoOptions
     from ovsam_cli.outputs.exporting import ExportSummary, ExportWriter, Loss
     from ovsam_cli.structures import ImageResult
 
@@ -27,6 +28,7 @@ class Source:
 
     Attributes:
         categories: that the results' category ids stand for.
+        coco: form and notices of their COCO file.
         num_images: that have a result.
         iter_results: the results by rising image id; asked for once.
         find_losses: what was passed over while they were read.
@@ -34,6 +36,7 @@ class Source:
     """
 
     categories: tuple[CocoCategory, ...]
+    coco: CocoOptions
     num_images: int
     iter_results: Callable[[], Iterator[ImageResult]]
     find_losses: Callable[[], tuple[Loss, ...]]
@@ -42,30 +45,47 @@ class Source:
 
 @contextmanager
 def open_source(
-    paths: Sequence[Path], *, partial: bool, image_root: Path | None
+    sources: Sequence[str], *, partial: bool, image_root: Path | None = None
 ) -> Iterator[Source]:
-    """Open runs or shards of `ovsam label`, or one COCO file.
+    """Open runs or shards of `ovsam label`, Parquet parts, or one COCO file.
 
     Raises:
-        InputError: neither, or not to be read.
+        InputError: none of these, or not to be read.
     """
-    if len(paths) == 1 and paths[0].is_file():
+    if len(sources) == 1 and Path(sources[0]).is_file():
+        from ovsam_cli.outputs.coco import CocoOptions
         from ovsam_cli.outputs.coco_reader import open_coco
 
-        with open_coco(paths[0], image_root=image_root) as coco:
-            yield Source(coco.categories, coco.num_images, coco.iter_results, lambda: coco.losses)
+        with open_coco(Path(sources[0]), image_root=image_root) as coco:
+            yield Source(
+                categories=coco.categories,
+                coco=CocoOptions(description=coco.description),
+                num_images=coco.num_images,
+                iter_results=coco.iter_results,
+                find_losses=lambda: coco.losses,
+            )
         return
-    from ovsam_cli.labelling.run_reading import open_runs
+    from ovsam_cli.labelling.content_reading import open_content
 
-    content = open_runs(paths, partial=partial)
-    notes = []
-    if content.missing_shards:
-        notes.append(f"left out: shards {', '.join(map(str, content.missing_shards))}")
-    if content.num_missing:
-        notes.append(f"left out: {content.num_missing} images that are not labelled yet")
+    content = open_content(sources, partial=partial)
     yield Source(
-        content.categories, content.num_images, content.iter_results, lambda: (), tuple(notes)
+        categories=content.categories,
+        coco=content.coco,
+        num_images=content.num_images,
+        iter_results=content.iter_results,
+        find_losses=lambda: (),
+        notes=tuple(_find_gaps(content)),
     )
+
+
+def _find_gaps(content: Content) -> Iterator[str]:
+    from ovsam_cli.labelling.run_reading import RunContent
+
+    if isinstance(content, RunContent):
+        if content.missing_shards:
+            yield f"left out: shards {', '.join(map(str, content.missing_shards))}"
+        if content.num_missing:
+            yield f"left out: {content.num_missing} images that are not labelled yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +93,7 @@ class ExportJob:
     """What every format's command was told.
 
     Attributes:
-        source: runs, shards, or a COCO file.
+        source: runs, shards, Parquet parts, or a COCO file.
         out: file or folder to write.
         partial: unfinished runs and missing shards are taken as they are.
         image_root: folder of the images; None takes their places from the source.
@@ -82,7 +102,7 @@ class ExportJob:
         is_file: `out` is one file, no folder.
     """
 
-    source: Sequence[Path]
+    source: Sequence[str]
     out: Path
     partial: bool
     image_root: Path | None
@@ -124,3 +144,8 @@ def describe(summary: ExportSummary, losses: Sequence[Loss]) -> str:
         text += f"; {summary.num_failed} failed images left out"
     lost = ", ".join(f"{loss.count} {loss.what}" for loss in losses)
     return f"{text}; " + (f"not in the export: {lost}" if lost else "nothing lost")
+
+
+def describe_losses(source: Source) -> list[str]:
+    """What was passed over while a source was read, a line each."""
+    return [f"left out: {loss.count} {loss.what}" for loss in source.find_losses()]

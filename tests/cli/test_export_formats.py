@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -96,3 +97,19 @@ def test_exports_run_without_torch(dataset, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o" / "annotations.xml").exists()
+
+
+def test_coco_from_coco(dataset, tmp_path, ovsam):
+    """Polygons to run lengths and back; objects that are passed over are told."""
+    polygons = tmp_path / "p.json"
+    done = ovsam("export", "coco", dataset, "--out", polygons, "--masks", "polygon")
+    assert done.exit_code == 0 and "lost the holes of 1 masks" in done.stderr
+    done = ovsam("export", "coco", polygons, "--out", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "r.json").read_text())["annotations"]
+    assert [row["segmentation"]["size"] for row in rows] == [[48, 64]] * 7
+    data = json.loads(dataset.read_text())
+    data["annotations"][0]["iscrowd"] = 1
+    dataset.write_text(json.dumps(data))
+    done = ovsam("export", "coco", dataset, "--out", tmp_path / "c.json")
+    assert "left out: 1 crowd region(s)" in done.stderr
