@@ -8,14 +8,13 @@ once more becomes a failed row. Rows that a dead worker wrote count, reported or
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import replace
 
 from ovsam_cli.labelling.engine import LabelJob
 from ovsam_cli.labelling.journal_index import RowPosition
 from ovsam_cli.labelling.worker_link import Batch, Begin, Stop
-from ovsam_cli.labelling.worker_pool import SECONDS_TO_END, Seat, Task, WorkerPool
+from ovsam_cli.labelling.worker_pool import Seat, Task, WorkerPool
 from ovsam_cli.structures import ImageResult
 
 DIED = "worker_died"
@@ -163,19 +162,9 @@ class Dispatcher:
         seat.num_deaths = 0  # one trouble less
 
     def _stop(self) -> None:
-        """Let workers finish what is on their devices; the others have nothing to lose."""
+        """Let workers finish what is on their devices."""
         for seat in self._pool.seats:
-            if seat.worker is not None and seat.tasks:
+            if seat.worker is not None:
                 seat.worker.send(Stop())
-            elif seat.worker is not None:
-                seat.worker.kill()
-                seat.worker = None
-        deadline = time.monotonic() + SECONDS_TO_END
-        while any(seat.worker for seat in self._pool.seats) and time.monotonic() < deadline:
-            for seat in self._pool.wait():
-                is_dead = self._pool.is_dead(seat)
-                for message in self._pool.receive(seat):
-                    self._note(seat, message.result, message.position)
-                if is_dead and seat.worker is not None:
-                    seat.worker.kill()
-                    seat.worker = None
+        for seat, row in self._pool.wind_up():
+            self._note(seat, row.result, row.position)

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
@@ -85,8 +85,13 @@ class Crash:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last report: the part is synced and closed, and the process may be ended."""
+
+
 ToWorker: TypeAlias = "Begin | Batch | Stop | None"  # None: all is done
-ToParent: TypeAlias = "RunFacts | RowDone | Notice | Crash | OvsamError"
+ToParent: TypeAlias = "RunFacts | RowDone | Notice | Crash | Finished | OvsamError"
 
 
 class WorkerEnd:
@@ -217,6 +222,7 @@ def run_worker(work: Work, connection: Connection) -> None:
     end = WorkerEnd(connection)
     try:
         work(end)
+        end.send(Finished())
     except OvsamError as error:
         end.send(error)
     except Exception as error:
@@ -231,6 +237,8 @@ def _signals_blocked() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    # Python's helper process must run by now: starting it would let the signals through again.
+    resource_tracker.ensure_running()
     stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -14,6 +15,7 @@ from ovsam_cli.labelling.fingerprint import compare_settings
 from ovsam_cli.labelling.run_facts import RunFacts
 from ovsam_cli.labelling.worker_link import (
     Crash,
+    Finished,
     Notice,
     RowDone,
     ToParent,
@@ -59,6 +61,7 @@ class Seat:
         is_alone: with one task that a worker died with.
         num_deaths: of its workers, one after another without a result between.
         last_words: why the worker stopped, by itself.
+        is_finished: the worker has done all it was asked to, and its part is synced.
         is_given_up: its workers died too often.
     """
 
@@ -70,6 +73,7 @@ class Seat:
     is_alone: bool = False
     num_deaths: int = 0
     last_words: str = ""
+    is_finished: bool = False
     is_given_up: bool = False
 
 
@@ -138,7 +142,7 @@ class WorkerPool:
         """Start the worker of a seat; it says when it is ready."""
         batch_size = None if self._facts is None else self._facts.batch_size
         seat.worker = WorkerProcess(self._make_work(seat.device, batch_size))
-        seat.is_ready, seat.part, seat.last_words = False, None, ""
+        seat.is_ready, seat.is_finished, seat.part, seat.last_words = False, False, None, ""
 
     def wait(self) -> list[Seat]:
         """Seats whose worker has said something or ended; none after a moment."""
@@ -172,6 +176,8 @@ class WorkerPool:
             seat.is_ready = True
         elif isinstance(message, Notice):
             self._on_message(message.text)
+        elif isinstance(message, Finished):
+            seat.is_finished = True
         elif isinstance(message, Crash):
             seat.last_words = message.text
         elif isinstance(message, OvsamError):
@@ -209,13 +215,35 @@ class WorkerPool:
         return how
 
     def end(self) -> None:
-        """Let workers without work sync their parts and end; those still loading are killed."""
-        running = [seat.worker for seat in self.seats if seat.worker is not None and seat.part]
-        for worker in running:
-            worker.send(None)
-        for worker in running:
-            worker.has_ended(SECONDS_TO_END)
-        self.kill_all()
+        """Let workers without work sync their parts, then end them all."""
+        for seat in self.seats:
+            if seat.worker is not None:
+                seat.worker.send(None)
+        for _ in self.wind_up():
+            pass
+
+    def wind_up(self) -> Iterator[tuple[Seat, RowDone]]:
+        """End workers that were told to stop, as soon as they have finished what they had.
+
+        Yields:
+            Rows that they still report.
+        """
+        deadline = time.monotonic() + SECONDS_TO_END
+        while time.monotonic() < deadline:
+            # One that has no part has nothing to finish. Python's own end would take seconds.
+            for seat in self.seats:
+                if seat.worker is not None and (seat.is_finished or seat.part is None):
+                    seat.worker.kill()
+                    seat.worker = None
+            running = [seat for seat in self.seats if seat.worker is not None]
+            if not running:
+                return
+            self.wait()
+            for seat in running:
+                is_dead = self.is_dead(seat)
+                for row in self.receive(seat):
+                    yield seat, row
+                seat.is_finished |= is_dead
 
     def kill_all(self) -> None:
         """End all workers now; their rows are on disk."""
