@@ -149,16 +149,9 @@ def compute_precision(
         use_categories: False lets any object match any other, for recall of masks alone.
         limits: most objects an image and category; for LVIS see `keep_best`.
     """
-    categories = [{**one} for one in truth.categories]
-    images = [{**one} for one in truth.images]
-    # The evaluation writes into the objects it is given.
-    marked = COCO(
-        {"images": images, "categories": categories, "annotations": _copies(truth.objects)}
-    )
-    detected = COCO({"images": images, "categories": categories, "annotations": _copies(found)})
-    run = COCOeval_faster(
-        marked, detected, iouType=kind, lvis_style=style == "lvis", separate_eval=True
-    )
+    marked, detected = _index(truth, truth.objects), _index(truth, found)
+    is_lvis = style == "lvis"
+    run = COCOeval_faster(marked, detected, iouType=kind, lvis_style=is_lvis, separate_eval=True)
     run.params.maxDets = [*limits]
     run.params.useCats = int(use_categories)
     run.evaluate()
@@ -219,8 +212,15 @@ def summarize_lvis(
     }
 
 
-def _copies(objects: Sequence[CocoObject]) -> list[dict[str, object]]:
-    return [{**one} for one in objects]
+def _index(truth: Truth, objects: Sequence[CocoObject]) -> COCO:
+    """Copies, for the evaluation writes into what it is given."""
+    return COCO(
+        {
+            "images": [{**one} for one in truth.images],
+            "categories": [{**one} for one in truth.categories],
+            "annotations": [{**one} for one in objects],
+        }
+    )
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

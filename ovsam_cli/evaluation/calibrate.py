@@ -60,14 +60,7 @@ def calibrate_scores(
     logits = LogitFile(len(labeller.vocabulary) + 1)
     num_images = 0
     for row in range(total):
-        try:
-            opened = open_for(labeller, plan.source.load(row))
-        except ImageError as error:
-            on_message(str(error))
-        else:
-            values, true_rows = _ask(asker, opened)
-            logits.append(values, true_rows, row % NUM_FOLDS)
-            num_images += 1
+        num_images += _collect(asker, plan, row, logits, on_message)
         on_images(row + 1, total)
         if should_stop():
             raise KeyboardInterrupt
@@ -81,6 +74,20 @@ def calibrate_scores(
     if store:
         stored = write_calibration(loaded.paths, _to_stored(plan, loaded, fit))
     return CalibrationReport(plan, loaded, fit, stored, num_images)
+
+
+def _collect(
+    asker: Asker, plan: PromptedPlan, row: int, logits: LogitFile, on_message: OnMessage
+) -> bool:
+    """Add the logits of image `row`; False, and said, where it cannot be read."""
+    try:
+        opened = open_for(asker.labeller, plan.source.load(row))
+    except ImageError as error:
+        on_message(str(error))
+        return False
+    values, true_rows = _ask(asker, opened)
+    logits.append(values, true_rows, row % NUM_FOLDS)
+    return True
 
 
 def _ask(asker: Asker, opened: OpenImage) -> tuple[FloatArray, IntArray]:

@@ -98,16 +98,8 @@ def evaluate_prompted(
         CheckpointError: the weights are missing or broken.
         KeyboardInterrupt: `should_stop` said so; the rows so far are kept.
     """
-    request, records = plan.request, plan.source.records
-    lock = prepare_output(request.out, overwrite=request.overwrite)
-    try:
-        answerer = _build_answerer(plan, on_message)
-        journal = RowJournal(
-            request.out, _build_fingerprint(plan, answerer), lock=lock, restart=request.restart
-        )
-    except BaseException:
-        lock.release()
-        raise
+    records = plan.source.records
+    answerer, journal = _open(plan, on_message)
     with journal:
         finished = journal.finished
         left = [row for row, one in enumerate(records) if one.file_name not in finished]
@@ -128,6 +120,20 @@ def evaluate_prompted(
             figures=tally_rows(journal.iter_rows(records), context),
             temperature=1.0 if answerer.asker is None else answerer.asker.temperature,
         )
+
+
+def _open(plan: PromptedPlan, on_message: OnMessage) -> tuple[_Answerer, RowJournal]:
+    """Lock the output folder, load the weights, open the rows."""
+    request = plan.request
+    lock = prepare_output(request.out, overwrite=request.overwrite)
+    try:
+        answerer = _build_answerer(plan, on_message)
+        fingerprint = _build_fingerprint(plan, answerer)
+        journal = RowJournal(request.out, fingerprint, lock=lock, restart=request.restart)
+    except BaseException:
+        lock.release()
+        raise
+    return answerer, journal
 
 
 def build_context(plan: PromptedPlan, names: NamingRules | None) -> TallyContext:
