@@ -26,7 +26,7 @@ def demo(
         typer.Option("--vocab", help='Names at first: bundled name, file, or "cat, dog, zebra".'),
     ] = "coco",
     devices: Annotated[
-        str, typer.Option("--device", help="auto, cpu, mps, cuda, cuda:0.")
+        str, typer.Option("--devices", "--device", help="auto, cpu, mps, cuda, cuda:0.")
     ] = "auto",
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="0: any free one; default: 8765 if free.")

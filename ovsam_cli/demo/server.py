@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -29,16 +30,17 @@ def open_port(host: str, port: int | None) -> socket.socket:
     Raises:
         InputError: the port is taken, or the address is none of this machine.
     """
+    wanted = DEFAULT_PORT if port is None else port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, DEFAULT_PORT if port is None else port), family=family)
+        return socket.create_server((host, wanted), family=family)
     except OSError as error:
         if port is None and error.errno == errno.EADDRINUSE:
             return open_port(host, 0)
-        advice = "choose another --port, or leave it out" if port else "choose another --host"
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; {advice}"
-        ) from error
+        is_taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = "choose another --port, or leave it out" if is_taken else "choose another --host"
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise InputError(f"cannot listen on {host} port {wanted}: {reason}; {advice}") from error
 
 
 def serve(app: ASGIApp, listener: socket.socket, *, should_stop: Callable[[], bool]) -> None:

@@ -138,7 +138,7 @@ def _render_failures(statistics: RunStatistics) -> str:
     if num_failed > len(rows):
         more = f"<p>The first {MAX_FAILURES} of {num_failed:,}; errors.jsonl has them all.</p>"
     return (
-        f"<section><h2>Failures</h2><p>{num_failed:,} images failed: {summary}</p>{notice}"
+        f"<section><h2>Failures</h2><p>Images that failed, {num_failed:,}: {summary}</p>{notice}"
         '<div class="scroll" tabindex="0" role="region" aria-label="Failed images"><table>'
         "<thead><tr><th>image</th><th>reason</th><th>message</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>{more}</section>"

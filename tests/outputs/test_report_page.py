@@ -92,7 +92,7 @@ def test_page_has_figures_cards_and_failures(tmp_path: Path) -> None:
     assert {one["data-file"] for one in cards} == {f'dir/<b>&"{n}.png' for n in range(1, 5)}
     pictures = [one["src"] for tag, one in tags if tag == "img"]
     assert len(pictures) == 12 and all(s.startswith("data:image/jpeg;base64,") for s in pictures)
-    assert "1 images failed: truncated 1" in page and "ends after 1200 bytes" in page
+    assert "Images that failed, 1: truncated 1" in page and "ends after 1200 bytes" in page
     assert "All 12 objects" in page and "model tiny, vocabulary pets &amp; co" in page
     assert "options.min_score" in page and "&lt;script&gt;alert(1)" in page
     assert "prefers-color-scheme: dark" in page
