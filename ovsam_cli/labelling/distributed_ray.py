@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from ovsam_cli.outputs.parquet import ParquetHeader
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+CONNECT_TIMEOUT_S = 10.0
 Column = NDArray[np.object_]
 
 
@@ -90,8 +92,10 @@ def open_cluster(address: str | None) -> Iterator[None]:
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)
+    is_local = address in (None, "local")
     try:
-        is_local = address in (None, "local")
+        if address is not None and ":" in address:
+            _check_reachable(address)
         ray.init(
             "local" if is_local else address,
             include_dashboard=False if is_local else None,
@@ -242,6 +246,12 @@ def _load_facts(plan: RunPlan) -> RunFacts | OvsamError:
         return LocalEngine.open(plan, on_message=lambda text: None).facts
     except OvsamError as error:
         return error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def _quiet() -> None:
