@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,18 +32,30 @@ class DeviceEngine:
         Dispatcher(self.pool, job).run()
 
 
-def resolve_devices(devices: str) -> tuple[str, ...]:
+def find_local_rank() -> int | None:
+    """Which of the processes on this machine this is, as torchrun says (`LOCAL_RANK`)."""
+    text = os.environ.get("LOCAL_RANK", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def resolve_devices(devices: str, *, local_rank: int | None = None) -> tuple[str, ...]:
     """`all` and lists with commas as single devices; everything else stays as it is.
+
+    Args:
+        devices: of the request.
+        local_rank: for a shard beside others on this machine, which then takes a GPU of its own.
 
     Raises:
         InputError: a device is not on this machine.
     """
     present = list_devices()
+    gpus = tuple(name for name in present if name.startswith("cuda"))
     if devices == "all":
-        names = tuple(name for name in present if name.startswith("cuda"))
-        if not names:
+        if not gpus:
             raise InputError("--devices all: means every CUDA device, and there is none here")
-        return names
+        return gpus
+    if devices in ("auto", "cuda") and local_rank is not None and gpus:
+        return (gpus[local_rank % len(gpus)],)
     names = tuple(devices.split(","))
     missing = [name for name in names if len(names) > 1 and name not in present]
     if missing:

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from ovsam_cli.labelling.device_engine import open_device_engine, resolve_devices
+from ovsam_cli.labelling.device_engine import (
+    find_local_rank,
+    open_device_engine,
+    resolve_devices,
+)
 from ovsam_cli.labelling.engine import LabelEngine, LabelJob
 from ovsam_cli.labelling.failure_limit import FailureLimit
 from ovsam_cli.labelling.fingerprint import Fingerprint
@@ -125,7 +129,8 @@ def _open_engine(
     plan: RunPlan, on_message: OnMessage, on_worker_start: Callable[[], object] | None
 ) -> Iterator[LabelEngine]:
     """Here where one device was asked for, else by a process a device."""
-    devices = resolve_devices(plan.request.devices)
+    local_rank = None if plan.request.shard is None else find_local_rank()
+    devices = resolve_devices(plan.request.devices, local_rank=local_rank)
     if len(devices) == 1:
         request = replace(plan.request, devices=devices[0])
         yield LocalEngine.open(replace(plan, request=request), on_message=on_message)

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import Result
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.labelling.device_engine import resolve_devices
 from ovsam_cli.labelling.options import LabelOptions, LabelRequest
 from ovsam_cli.labelling.run import label_images
 from ovsam_cli.labelling.shards import Shard, parse_shard
@@ -73,6 +74,21 @@ def test_parts_are_all_of_it():
     taken = [list(Shard(index, 3).take(range(11))) for index in range(3)]
     assert sorted(item for items in taken for item in items) == list(range(11))
     assert max(map(len, taken)) - min(map(len, taken)) <= 1
+
+
+def test_shards_on_one_machine_take_a_gpu_each(monkeypatch):
+    """As torchrun starts them; all took the first one."""
+    present = ["cuda:0", "cuda:1", "cpu"]
+    monkeypatch.setattr("ovsam_cli.labelling.device_engine.list_devices", lambda: present)
+    assert resolve_devices("auto", local_rank=1) == ("cuda:1",)
+    assert resolve_devices("cuda", local_rank=3) == ("cuda:1",)
+    assert resolve_devices("cpu", local_rank=1) == ("cpu",)
+    assert resolve_devices("auto") == ("auto",)
+    assert resolve_devices("all") == ("cuda:0", "cuda:1")
+    monkeypatch.setattr("ovsam_cli.labelling.device_engine.list_devices", lambda: ["cpu"])
+    assert resolve_devices("auto", local_rank=1) == ("auto",)
+    with pytest.raises(InputError, match="every CUDA device, and there is none"):
+        resolve_devices("all")
 
 
 @pytest.fixture(scope="module")
