@@ -18,7 +18,6 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ovsam_cli.decoding import DecodedImage, decode_image
 from ovsam_cli.errors import ImageError
-from ovsam_cli.image_paths import find_images as find_images
 from ovsam_cli.raster import RgbArray, resize_bilinear
 from ovsam_cli.remote import read_url, without_query
 from ovsam_cli.structures import FloatArray, ImageGeometry
@@ -56,9 +55,7 @@ def read_image(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             with _open_image(path, file) as image:
-                if (width := image.width) * (height := image.height) > max_pixels:
-                    size = f"{width} x {height} pixels, the limit is {max_pixels}"
-                    raise ImageError(f"{_name(path)}: {size}", reason="too_large")
+                _check_size(path, image, max_pixels)
                 return decode_image(
                     image,
                     file,
@@ -88,6 +85,12 @@ def _open_image(path: Path | str, file: BinaryIO) -> ImageFile.ImageFile:
         file.seek(0)
         message = f"{_name(path)}: {_describe_content(file.read(64))}"
         raise ImageError(message, reason="not_an_image") from error
+
+
+def _check_size(path: Path | str, image: ImageFile.ImageFile, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height} pixels, the limit is {max_pixels}"
+        raise ImageError(f"{_name(path)}: {size}", reason="too_large")
 
 
 def _name(path: Path | str) -> str:

@@ -15,7 +15,8 @@ from golden.make_resize_golden import SIZES, make_image
 from PIL import Image
 
 from ovsam_cli.errors import ImageError, InputError
-from ovsam_cli.images import find_images, preprocess, read_image
+from ovsam_cli.image_paths import find_images
+from ovsam_cli.images import preprocess, read_image
 from ovsam_cli.raster import resize_bilinear, scale_deep_gray
 
 GOLDEN = Path(__file__).parent / "golden"

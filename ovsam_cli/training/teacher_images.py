@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovsam_cli.errors import ImageError, InputError
-from ovsam_cli.images import find_images, preprocess, read_image
+from ovsam_cli.image_paths import find_images
+from ovsam_cli.images import preprocess, read_image
 
 SA1B_LIST_NAME = "train.txt"
 SA1B_LAYOUT = (
