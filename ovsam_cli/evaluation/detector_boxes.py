@@ -27,7 +27,7 @@ from ovsam_cli.evaluation.grid_recall import LABELS_FOLDER, restrict_truth
 from ovsam_cli.evaluation.instance_store import InstanceStore
 from ovsam_cli.evaluation.prompted_options import PromptedRequest
 from ovsam_cli.evaluation.splits import NameSplit
-from ovsam_cli.images import find_images
+from ovsam_cli.image_paths import find_images
 from ovsam_cli.labelling.options import LabelOptions, LabelRequest
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.vocabulary import normalize_name
