@@ -49,12 +49,16 @@ class BenchRequest:
 def run_request(
     request: BenchRequest, *, on_message: Callable[[str], None]
 ) -> tuple[BenchReport, tuple[Path, ...]]:
-    """Run a suite and write its files.
+    """Run a suite and write its files, after each part those of the rows so far.
 
     Raises:
         InputError: the device is not there, or a key is none of a row.
         OutputError: the folder cannot be written.
     """
+
+    def write_so_far(report: BenchReport) -> None:
+        write_report(report, request.out)  # a full suite takes over an hour
+
     device = choose_device(request.device)
     by_suite: PresetName = "small" if request.suite == "quick" else "rn50x16"
     sizes = QUICK if request.suite == "quick" else Sizes()
@@ -68,5 +72,10 @@ def run_request(
             scratch=Path(scratch),
         )
         request.out.mkdir(parents=True, exist_ok=True)
-        report = run_suite(settings, only=request.only, on_message=on_message)
+        report = run_suite(
+            settings,
+            only=request.only,
+            on_message=on_message,
+            on_part_done=write_so_far,
+        )
     return report, write_report(report, request.out)

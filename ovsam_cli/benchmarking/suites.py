@@ -129,6 +129,7 @@ def run_suite(
     *,
     only: Sequence[str] = (),
     on_message: Callable[[str], None] = lambda text: None,
+    on_part_done: Callable[[BenchReport], None] = lambda report: None,
 ) -> BenchReport:
     """Measure all parts of a suite; one that fails becomes a row that says why.
 
@@ -136,17 +137,20 @@ def run_suite(
         settings: suite, device, sizes.
         only: keys such as "C8"; none for all parts.
         on_message: called before each part.
+        on_part_done: called after each part but the last with the rows so far.
 
     Raises:
         InputError: a key is no part's.
     """
     parts = find_parts(settings, only)
     machine = describe_machine(settings.device)
-    rows: list[Row] = []
+    rows: tuple[Row, ...] = ()
     for number, part in enumerate(parts, start=1):
+        if rows:
+            on_part_done(BenchReport(settings.suite, settings.preset, machine, rows))
         on_message(f"{number}/{len(parts)} {part.keys} {part.name}")
-        rows += _measure(part, settings)
-    return BenchReport(settings.suite, settings.preset, machine, tuple(rows))
+        rows += tuple(_measure(part, settings))
+    return BenchReport(settings.suite, settings.preset, machine, rows)
 
 
 def _measure(part: Part, settings: BenchSettings) -> Sequence[Row]:

@@ -12,6 +12,8 @@ from typer.testing import Result
 
 from ovsam_cli.benchmarking import suites
 from ovsam_cli.benchmarking.comparison import Comparison, Parity
+from ovsam_cli.benchmarking.measurement import Row
+from ovsam_cli.benchmarking.settings import BenchSettings
 
 FAST = ("bench", "--device", "cpu", "--scale", "minimal", "--quiet")
 
@@ -44,6 +46,19 @@ def test_no_figure_without_proof(
     (path,) = tmp_path.glob("*.json")
     (row,) = json.loads(path.read_text())["rows"]
     assert "ratio" not in row and row["is_valid"] is False
+
+
+def test_rows_before_a_stop_stay(
+    ovsam: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(settings: BenchSettings) -> list[Row]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suites, "compare_reading", stop)
+    done = ovsam(*FAST, "--only", "C8,C9", "--out", tmp_path)
+    assert done.exit_code == 130
+    (path,) = tmp_path.glob("*.json")
+    assert [row["key"] for row in json.loads(path.read_text())["rows"]] == ["C8"]
 
 
 @pytest.mark.parametrize(
