@@ -146,7 +146,11 @@ def test_refusals_name_file_and_place(tmp_path, parts, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "is no COCO data set"), ('{"images": [', "is not JSON.*line 1"), ("[]", "is no COCO data set")],
+    [
+        ("", "is no COCO data set"),
+        ('{"images": [', "is not JSON.*line 1"),
+        ("[]", "is no COCO data set"),
+    ],
 )
 def test_what_is_no_coco_file(tmp_path, text, message):
     (tmp_path / "d.json").write_text(text)
