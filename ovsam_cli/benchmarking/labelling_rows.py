@@ -85,7 +85,8 @@ def plan_work(settings: BenchSettings, request: LabelRequest, work: Work) -> Run
         prompts = str(write_box_prompts(target, photos, hw=work.hw, boxes_per_image=work.boxes))
     # Random weights have no stable masks: the grid keeps what is distinct.
     grid = GridOptions(points_per_side=settings.sizes.grid_side)
-    options = LabelOptions(grid=None if prompts else grid, min_stability=0.0)
+    # No report: the baseline makes none.
+    options = LabelOptions(grid=None if prompts else grid, min_stability=0.0, report=False)
     wanted = replace(request, images=(str(photos),), prompts=prompts, options=options)
     return plan_run(wanted)
 
@@ -204,9 +205,9 @@ def describe(hw: tuple[int, int]) -> str:
     return f"{hw[1]} x {hw[0]}"
 
 
-def compare_cpu_labelling(settings: BenchSettings) -> list[Comparison]:
-    """C1 to C3."""
-    return _compare_all(settings, list_cpu_work(settings))
+def compare_cpu_labelling(settings: BenchSettings, *, key: str) -> list[Comparison]:
+    """C1, C2 or C3: with the published sizes each takes long enough to be asked for alone."""
+    return _compare_all(settings, [work for work in list_cpu_work(settings) if work.key == key])
 
 
 def compare_cuda_labelling(settings: BenchSettings) -> list[Comparison]:

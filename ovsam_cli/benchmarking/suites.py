@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -101,7 +102,9 @@ def _list_cpu_parts(is_full: bool) -> list[Part]:
         Part("S1-torch", "start-up against torch", compare_help),
         Part("trunk", "image trunk", compare_trunks),
         Part("G12", "memory", measure_host_memory),
-        Part("C1,C2,C3", "labelling", compare_cpu_labelling),
+        Part("C1", "labelling with a box", partial(compare_cpu_labelling, key="C1")),
+        Part("C2", "labelling with boxes", partial(compare_cpu_labelling, key="C2")),
+        Part("C3", "labelling by a grid", partial(compare_cpu_labelling, key="C3")),
         Part("G6,G7", "SAM and CLIP", compare_with_sam),
     ]
     return quick + slow if is_full else quick
