@@ -31,7 +31,7 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("2", {"model"}),
     ("3", {"outputs"}),
     ("4", {"labelling"}),
-    ("5", {"evaluation", "training", "benchmarking", "demo", "plugins"}),
+    ("5", {"evaluation", "training", "benchmarking", "demo", "doctor", "plugins"}),
     ("6", {"cli"}),
     ("7", {"__init__", "__main__"}),
 ]
@@ -70,6 +70,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("benchmarking", {"torch"}, {"PIL", "cv2", "segment_anything", "torchvision"}),
     ("demo/uploads", {"PIL"}, set()),
     ("demo", {"torch"}, {"fastapi", "starlette", "uvicorn"}),
+    ("doctor", set(), {"torch"}),
     ("plugins/cvat", {"PIL", "cvat_sdk"}, set()),
     ("plugins/fiftyone", {"fiftyone"}, set()),
     ("cli", {"typer", "rich", "tqdm"}, set()),
@@ -77,7 +78,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
 ]
 TORCH_FREE = {
     *("errors", "structures", "raster", "outlines", "run_lengths", "prompt_files", "mask_edges"),
-    *("remote", "image_paths"),
+    *("remote", "image_paths", "doctor", "labelling/machine"),
     *("compiled_resize", "decoding", "images", "prompts", "vocabulary", "masks", "outputs", "cli"),
     *("labelling/options", "labelling/plan", "labelling/planner"),
     *("labelling/prompt_chunks", "labelling/shards", "labelling/run_folder"),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ovsam_cli.labelling.machine import read_cpu_name, read_memory_bytes
+
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pycocotools", "numba", "simplejpeg"),
     *("opencv-python-headless", "opencv-python", "segment-anything", "triton"),
@@ -56,11 +58,11 @@ def describe_machine(device: torch.device) -> Machine:
     """Ask the system; what it does not tell stays empty."""
     return Machine(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        cpu=_read_cpu_name(),
+        cpu=read_cpu_name(),
         num_cores=len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
-        memory_gib=_read_memory_gib(),
+        memory_gib=round(read_memory_bytes() / 2**30),
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0,
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
         gpu_from_driver=_run(
@@ -72,22 +74,6 @@ def describe_machine(device: torch.device) -> Machine:
         packages=tuple((name, found) for name in PACKAGES if (found := _find_version(name))),
         commit=_read_commit(),
     )
-
-
-def _read_cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _read_memory_gib() -> int:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (AttributeError, OSError, ValueError):
-        return 0
 
 
 def _find_version(package: str) -> str:

@@ -92,6 +92,11 @@ COMMANDS = {
         "ovsam_cli.cli.bench",
         "bench",
     ),
+    "doctor": LazyCommand(
+        "Look at programs, devices, weights and folders; exit 1 when something needed is broken.",
+        "ovsam_cli.cli.doctor",
+        "doctor",
+    ),
 }
 
 

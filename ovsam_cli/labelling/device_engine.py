@@ -13,8 +13,8 @@ from ovsam_cli.labelling.device import list_devices
 from ovsam_cli.labelling.device_worker import run_device
 from ovsam_cli.labelling.distributed import Dispatcher
 from ovsam_cli.labelling.engine import LabelJob
+from ovsam_cli.labelling.machine import count_cores
 from ovsam_cli.labelling.plan import RunPlan
-from ovsam_cli.labelling.reading import count_cores
 from ovsam_cli.labelling.run_facts import RunFacts
 from ovsam_cli.labelling.worker_link import Work
 from ovsam_cli.labelling.worker_pool import WorkerPool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ovsam_cli.labelling.machine import count_cores
 from ovsam_cli.labelling.planner import PreparedImage, ReadOptions, prepare_image
 from ovsam_cli.labelling.upload import PixelSlots
 from ovsam_cli.structures import ImageRecord, ImageResult
@@ -46,13 +46,6 @@ class _Waiting:
             for image in done
             if isinstance(image, PreparedImage) and image.rgb is not None
         )
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def count_readers(device: torch.device, num_cores: int | None = None) -> int:

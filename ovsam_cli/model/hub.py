@@ -32,6 +32,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ovsam"
 
 
+def hub_cache_folder() -> Path:
+    """Where the hub's client keeps what it downloaded: below $HF_HOME."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def list_models() -> list[KnownModel]:
     """Every known model, with its place if it is complete on this machine."""
     models = []
