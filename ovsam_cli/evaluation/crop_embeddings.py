@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ovsam_cli.labelling.stages import Labeller
-from ovsam_cli.raster import RgbArray, resize_bilinear
+from ovsam_cli.raster import RgbArray
 from ovsam_cli.structures import FloatArray
 
 # CLIP's own input, which its tower was trained on (Radford et al. 2021); 0..255 units.
@@ -39,7 +40,7 @@ def embed_crops(labeller: Labeller, rgb: RgbArray, boxes_xyxy: FloatArray) -> Te
     std = CLIP_STD if is_clip else config.pixel_std
     parts = []
     for start in range(0, len(boxes_xyxy), CROPS_PER_BATCH):
-        crops = [_cut(rgb, box, side) for box in boxes_xyxy[start : start + CROPS_PER_BATCH]]
+        crops = [cut_square(rgb, box, side) for box in boxes_xyxy[start : start + CROPS_PER_BATCH]]
         parts.append(_embed(labeller, normalize_crops(crops, mean, std)))
     return torch.cat(parts)
 
@@ -65,11 +66,25 @@ def _embed(labeller: Labeller, pixels: FloatArray) -> Tensor:
         return trunk.embed_regions(last_map, boxes, index)
 
 
-def _cut(rgb: RgbArray, box_xyxy: FloatArray, side: int) -> RgbArray:
-    """The box's pixels as a (side, side, 3) square."""
+def cut_square(rgb: RgbArray, box_xyxy: FloatArray, side: int) -> RgbArray:
+    """The box's pixels as a square, whole but stretched.
+
+    Resized as CLIP's own preprocessing does, bicubic with antialiasing by Pillow; that one cuts the
+    middle square out of a long picture, which here would lose the ends of a long object.
+
+    Args:
+        rgb: (H, W, 3) uint8, original frame.
+        box_xyxy: (4,) float, original frame; at least a pixel of it is taken.
+        side: of the square in pixels.
+
+    Returns:
+        (side, side, 3) uint8.
+    """
     height, width = rgb.shape[:2]
     left, top = np.floor(box_xyxy[:2]).astype(int).tolist()
     right, bottom = np.ceil(box_xyxy[2:]).astype(int).tolist()
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
     right, bottom = min(max(right, left + 1), width), min(max(bottom, top + 1), height)
-    return resize_bilinear(np.ascontiguousarray(rgb[top:bottom, left:right]), (side, side))
+    cut = Image.fromarray(np.ascontiguousarray(rgb[top:bottom, left:right]))
+    square: RgbArray = np.asarray(cut.resize((side, side), Image.Resampling.BICUBIC))
+    return square
