@@ -225,7 +225,7 @@ def run_worker(work: Work, connection: Connection) -> None:
         end.send(Finished())
     except OvsamError as error:
         end.send(error)
-    except Exception as error:
+    except Exception as error:  # whatever it was, the parent tries the batches again elsewhere
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         end.send(Crash(f"stopped: {type(error).__name__}: {error} ({where})"))

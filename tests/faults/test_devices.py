@@ -78,13 +78,15 @@ def test_ctrl_c_goes_to_all_and_the_parent_decides(
 
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(case: Case, whole: bytes, tmp_path: Path) -> None:
-    """The next run meets nobody: they end as soon as nobody reads their reports."""
+    """The next run meets nobody who writes: they end as soon as nobody reads their reports, or as
+    they have loaded.
+    """
     process = case.start(tmp_path, *TWO, setup=SLOWED)
     wait_for(lambda: count_rows(tmp_path) >= 3, 120)
     workers = find_workers(process)
     process.send(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not any(map(is_alive, workers)), 2)
+    wait_for(lambda: not any(map(is_alive, workers)), 60)
     ended = case.run(tmp_path, *TWO, timeout=200)
     assert ended.code == 0, ended.err
     assert (tmp_path / "annotations.json").read_bytes() == whole
