@@ -25,6 +25,7 @@ Engine = Literal["local", "ray"]
 
 
 def label(
+    ctx: typer.Context,
     images: Annotated[
         list[str],
         typer.Argument(help="Folders (searched recursively), files, globs, URLs, @list.txt."),
@@ -198,6 +199,7 @@ def label(
     """Segment and name every prompted object; run again to go on where a run stopped."""
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
     with one_line_errors(console, how_to_resume=RESUME, seconds_to_stop=SECONDS_TO_STOP) as signals:
+        from ovsam_cli.cli.config_file import describe_settings
         from ovsam_cli.cli.label_run import run_label, show_plan
         from ovsam_cli.labelling import options as asked
         from ovsam_cli.labelling.shards import parse_shard
@@ -238,6 +240,7 @@ def label(
             shard=parse_shard(shard, os.environ),
             engine=engine,
             address=address,
+            command=describe_settings(ctx),
             options=options,
         )
         if dry_run:

@@ -7,14 +7,18 @@ longer than everything else that a mistyped command or a `--help` needs.
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from types import UnionType
-from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter, Parameter
 
+ENVIRONMENT_PREFIX = "OVSAM"
+CONFIG_META = "ovsam.config"  # where a command's context has the path of its --config
 _NUMBERS: dict[type[int] | type[float], str] = {int: "a whole number", float: "a number"}
 
 
@@ -22,8 +26,15 @@ class PlainCommand(TyperCommand):
     """A command whose help groups the options by their panels, without rich."""
 
     def get_params(self, ctx: Context) -> list[Parameter]:
-        """The parameters, flags without a default made False."""
-        return _with_false_flags(super().get_params(ctx))
+        """The parameters with --config; options can stand in the environment too."""
+        own = _with_false_flags(super().get_params(ctx))
+        path = command_names(ctx)
+        for param in own:
+            if isinstance(param, TyperOption) and path and param.name != "help":
+                name = next(iter(long_names(param)), param.name)
+                param.envvar = "_".join([ENVIRONMENT_PREFIX, *path, name]).upper().replace("-", "_")
+                param.show_envvar = False  # one rule for all; a line an option says nothing more
+        return [*own[:-1], _config_option(), *own[-1:]]  # --help stays the last
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Check first what needs no slow import, then parse as always."""
@@ -33,8 +44,10 @@ class PlainCommand(TyperCommand):
         if not is_help_wanted and not ctx.resilient_parsing:
             if rest and not ctx.allow_extra_args:
                 ctx.fail(f"Got unexpected extra argument(s) ({' '.join(rest)})")
+            params = self.get_params(ctx)
+            _read_config(ctx, params, given.get(_config_option().name))
             kinds = get_type_hints(inspect.unwrap(self.callback)) if self.callback else {}
-            for param in self.get_params(ctx):
+            for param in params:
                 _check_param(ctx, param, given.get(param.name), kinds.get(param.name))
         return super().parse_args(ctx, args)
 
@@ -70,20 +83,82 @@ def _with_false_flags(params: list[Parameter]) -> list[Parameter]:
     return params
 
 
+def long_names(param: Parameter) -> list[str]:
+    """Names of an option without their dashes, as configuration files have them."""
+    return [name.removeprefix("--") for name in param.opts if name.startswith("--")]
+
+
+def command_names(ctx: Context) -> list[str]:
+    """The words that lead to a command, the program's name left out: `train`, `sam2clip`."""
+    found: list[str] = []
+    place: Context | None = ctx
+    while place is not None and place.parent is not None:
+        found.insert(0, place.info_name or "")
+        place = place.parent
+    return found
+
+
+@cache
+def _config_option() -> TyperOption:
+    """Every command's --config; its value is not handed to the command."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_take_config)
+    (option,) = typer.main.get_command(app).params
+    assert isinstance(option, TyperOption)
+    option.expose_value = False
+    option.envvar = f"{ENVIRONMENT_PREFIX}_CONFIG"
+    option.show_envvar = False
+    return option
+
+
+def _take_config(
+    config: Annotated[
+        str | None, typer.Option(help="TOML file of options: a table a command.")
+    ] = None,
+) -> None:
+    """Have the form of a command that takes --config."""
+
+
+def _read_config(ctx: Context, params: list[Parameter], given: object) -> None:
+    """Make what a configuration file says the command's defaults."""
+    path = given or _config_option().value_from_envvar(ctx)
+    if not isinstance(path, str):
+        return
+    from ovsam_cli.cli.config_file import read_config
+    from ovsam_cli.errors import InputError
+
+    try:
+        ctx.default_map = {**read_config(path, ctx, params)}
+    except InputError as error:
+        ctx.fail(str(error))
+    ctx.meta[CONFIG_META] = path
+
+
 def _check_param(ctx: Context, param: Parameter, given: object, kind: object) -> None:
     """Fail as typer would: a value is missing, no number, out of range or none of the choices."""
     if not isinstance(param, TyperArgument | TyperOption):
         return
     hint = " / ".join(map(repr, param.opts))
     if given in (None, (), []):
-        has_other = param.default is not None or param.envvar is not None
-        if param.required and not has_other:
+        given, source = _find_elsewhere(ctx, param)
+        hint += f" (from {source})" if source else ""
+    if given in (None, (), []):
+        if param.required and param.default is None:
             ctx.fail(f"Missing {param.param_type_name} {hint}.")
         return
     for text in given if isinstance(given, list | tuple) else [given]:
         fault = _find_fault(param, text, _strip_optional(kind)) if isinstance(text, str) else ""
         if fault:
             ctx.fail(f"Invalid value for {hint}: {text!r} is {fault}.")
+
+
+def _find_elsewhere(ctx: Context, param: TyperArgument | TyperOption) -> tuple[object, str]:
+    """A value from the environment, else from the configuration file, and where it stands."""
+    value: object = param.value_from_envvar(ctx)
+    if value is not None:
+        return value, str(param.envvar)
+    value = ctx.lookup_default(param.name)
+    return value, "" if value is None else str(ctx.meta.get(CONFIG_META, ""))
 
 
 def _strip_optional(kind: object) -> object:

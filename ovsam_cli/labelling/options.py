@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.labelling.shards import Shard
+from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.remote import parse_location
 
 Engine = Literal["local", "ray"]
@@ -115,6 +117,7 @@ class LabelRequest:
         engine: processes of this machine, or a Ray cluster.
         address: of the Ray cluster; None starts one here.
         send_to: URL of the folder for the result files; None leaves them in `out`.
+        command: what the command line came to, for run.json; None where there was none.
         options: how images are labelled.
     """
 
@@ -134,6 +137,7 @@ class LabelRequest:
     engine: Engine = "local"
     address: str | None = None
     send_to: str | None = None
+    command: Mapping[str, JsonValue] | None = None
     options: LabelOptions = LabelOptions()
 
 

@@ -222,6 +222,7 @@ def _write_end(run: RayRun, everything: list[PartStats], summary: PartsSummary) 
     folder.write(ERRORS_NAME, "".join(f"{row}\n" for row in errors).encode())
     record = {
         "settings": run.settings,
+        "command": run.plan.request.command,
         "weights": run.facts.weights,
         "device": run.facts.device,
         "workers": run.workers.count,

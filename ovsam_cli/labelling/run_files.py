@@ -200,6 +200,7 @@ def _write_run_record(plan: RunPlan, facts: RunFacts, summary: RunSummary) -> di
         "shard": None if request.shard is None else asdict(request.shard),
         "unmatched_prompts": list(plan.unmatched),
         "options": facts.options,
+        "command": request.command,
         "device": facts.device,
         "dtype": facts.dtype,
         "versions": {
