@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -121,15 +122,16 @@ def can_reach_hub() -> bool:
 def _download(name: str, file: HubFile, on_message: Callable[[str], None] | None) -> Path:
     """Fetch one file into the hub's cache and check its content."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils.logging import set_verbosity
 
     if (cached := find_cached(file)) is not None:
         return cached
     if on_message is not None:
         on_message(f"downloading {file.filename} from huggingface.co/{file.repo_id}")
+    set_verbosity(logging.CRITICAL)  # it tries again by itself; the reason comes below
     try:
         path = Path(hf_hub_download(file.repo_id, file.filename))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except Exception as error:  # the hub's own, those of its transport, of the disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(_describe_absence(name, reason)) from error
     # The hub keeps large files under their SHA-256, but itself checks only their size.

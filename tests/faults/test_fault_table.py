@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -221,3 +223,48 @@ socket.socket.connect = refuse
     assert ended.seconds < 10
     assert "hf download HarborYuan/ovsam_models " in ended.err and "--revision" in ended.err
     assert not list(tmp_path.rglob("*.incomplete"))
+
+
+class _BreakingHub(BaseHTTPRequestHandler):
+    """Names a file of a million bytes and sends a thousand of them."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+        self.wfile.write(b"x" * 1000)
+
+    def _answer(self) -> None:
+        self.send_response(200)
+        for name, value in (("ETag", '"' + 64 * "a" + '"'), ("X-Repo-Commit", 40 * "c")):
+            self.send_header(name, value)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_a_download_that_breaks_off(case: Case, tmp_path: Path) -> None:
+    """10: exit code 4 with one line, no half file used or left."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _BreakingHub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        setup = f"""
+from huggingface_hub import constants, file_download
+constants.ENDPOINT, constants.HUGGINGFACE_CO_URL_TEMPLATE = {url!r}, {template!r}
+constants.HF_HUB_CACHE = {str(tmp_path / "hub")!r}
+file_download.time.sleep = lambda seconds: None  # between its own attempts
+"""
+        env = {"OVSAM_CACHE": str(tmp_path / "cache")}
+        ended = case.starter.run(["models", "download", "rn50x16"], setup=setup, env=env)
+        server.shutdown()
+    assert ended.code == 4, ended.err
+    assert "Traceback" not in ended.err
+    (line,) = (line for line in ended.err.splitlines() if "not on this machine" in line)
+    assert "peer closed connection" in line and "hf download HarborYuan/ovsam_models" in line
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 500
+    ]
