@@ -14,8 +14,9 @@ from ovsam_cli.model.ovsam import OVSAM
 def prepare_for_inference(model: OVSAM) -> OVSAM:
     """Fold batch norms into the convolutions before them, and store filters channels last.
 
-    CLIP's attention pool projects its positions now and not in every call. The model itself is changed and returned; its state dict no longer has the published keys, so
-    it is not for saving or training.
+    CLIP's attention pool projects its positions now and not in every call. The model itself is
+    changed and returned; its state dict no longer has the published keys, so it is not for saving
+    or training.
 
     Args:
         model: in evaluation mode.
