@@ -30,7 +30,7 @@ test-demo: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow" tests/demo
 
 parity: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m parity tests/model
+	$(BIN)/python -m pytest -m parity tests/model tests/evaluation
 
 # Our files in the programs that people use; writes docs/interop.md. Its environment is one of its own
 # (5 GB: some of these programs hold numpy and Pillow at older versions).
