@@ -64,6 +64,7 @@ THIRD_PARTIES: list[tuple[str, set[str], set[str]]] = [
     ("labelling/postprocess", {"torch"}, {"torchvision"}),
     ("labelling", {"torch", "safetensors"}, set()),
     ("evaluation/average_precision", {"faster_coco_eval"}, set()),
+    ("evaluation/crop_embeddings", {"torch", "PIL"}, set()),
     ("evaluation", {"torch"}, set()),
     ("training/scenes", {"PIL", "bpy", "mathutils"}, {"PIL", "OpenEXR", "resvg_py"}),
     ("training", {"torch", "safetensors", "PIL"}, set()),
@@ -92,6 +93,8 @@ TORCH_FREE = {
     *("evaluation/dataset_places", "evaluation/metrics_file", "evaluation/figure_tables"),
     *("evaluation/streamed_means", "evaluation/boundaries", "evaluation/figure_charts"),
     *("evaluation/temperature", "labelling/score_calibration"),
+    *("evaluation/published", "evaluation/page_parts", "evaluation/precision_charts"),
+    *("evaluation/precision_page", "evaluation/boxes_tables"),
 }
 # Typer draws help and errors by rich and converts values by pydantic; each costs more than itself.
 SLOW_TO_IMPORT = ("torch", "numpy", "PIL", "pycocotools", "pydantic", "rich")

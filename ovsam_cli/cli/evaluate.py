@@ -9,7 +9,7 @@ import typer
 
 from ovsam_cli.cli.console import Console, one_line_errors
 from ovsam_cli.cli.evaluate_calibrate import calibrate
-from ovsam_cli.cli.evaluate_labels import draw_detections, grid
+from ovsam_cli.cli.evaluate_labels import draw_detections, grid, write_page
 from ovsam_cli.cli.evaluate_prompted import prompted
 
 eval_app = typer.Typer(
@@ -53,6 +53,8 @@ def detections(
             console.say(f"{report.num_cut:,} detections beyond {report.limits[-1]} an image cut")
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            console.say(str(write_metrics(out, content)))
+            write_metrics(out, content)
+            title = f"{labels.name} against {ground_truth.name}"
+            console.say(str(write_page(out, title, {"": report})))
         console.result(draw_detections({"": report}))
         console.event("finished", {**content})

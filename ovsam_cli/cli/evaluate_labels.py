@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +12,7 @@ from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
 from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
+    from ovsam_cli.evaluation.boxes_tables import ComparisonTable
     from ovsam_cli.evaluation.detections import DetectionReport
     from ovsam_cli.evaluation.grid_recall import GridReport
     from ovsam_cli.evaluation.prompted_options import PromptedRequest
@@ -85,14 +86,19 @@ def grid(
         report = compare_grid(plan, annotations)
         content = _describe_grid(report)
         write_metrics(out, content)
+        run = {"run": describe_run(plan.label)}
+        title = f"{dataset}: automatic mode"
+        page = write_page(out, title, {"": report.named}, recall=report.recall, more=run)
         console.result(_draw_recall(report))
         console.result(draw_detections({"": report.named}))
+        console.say(str(page))
         console.event("finished", {**content})
         raise typer.Exit(code)
 
 
 def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, boxes: Path) -> int:
     """`ovsam eval prompted --boxes`; the exit code."""
+    from ovsam_cli.evaluation.boxes_tables import compare_published, describe_tables
     from ovsam_cli.evaluation.detector_boxes import compare_boxes, plan_boxes, write_prompts
     from ovsam_cli.evaluation.metrics_file import (
         FORMAT,
@@ -110,6 +116,7 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
     code, annotations = _label(console, signals, plan.label)
     report = compare_boxes(plan, annotations)
     parts = {"detector's names": report.detector_names, "own names": report.own_names}
+    tables = compare_published(report.detector_names, report.own_names)
     content: dict[str, JsonValue] = {
         "format": FORMAT,
         "command": "prompted --boxes",
@@ -119,9 +126,17 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
         "versions": list_versions(),
         "detections": {name: describe_found(part) for name, part in parts.items()},
         "figures": {name: describe_precision(part) for name, part in parts.items()},
+        "published": describe_tables(tables),
     }
     write_metrics(request.out, content)
+    run = {"run": content["run"]}
+    page = write_page(
+        request.out, f"{request.dataset}: boxes of {boxes.name}", parts, published=tables, more=run
+    )
     console.result(draw_detections(parts))
+    for table in tables:
+        console.result(_draw_published(table))
+    console.say(str(page))
     console.event("finished", {**content})
     return code
 
@@ -129,16 +144,52 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
 def draw_detections(reports: Mapping[str, DetectionReport]) -> str:
     """Tables of average precision side by side, each with a heading."""
     from ovsam_cli.evaluation.figure_tables import draw_text_table, format_share
+    from ovsam_cli.evaluation.precision_page import list_columns
 
-    columns = [(name, part) for name, report in reports.items() for part in report.parts]
+    columns = list_columns(reports)
     first = next(iter(reports.values()))
     rows = [
         [name, "", *(format_share(part.figures[name]) for _, part in columns)]
-        for name in first.parts[0].figures
+        for name in columns[0][1].figures
     ]
-    kinds = {"bbox": "boxes", "segm": "masks"}
-    heads = [f"{kinds[part.kind]} {name and f'({name})'}".strip() for name, part in columns]
-    return draw_text_table([f"{first.style} style", "", *heads], rows)
+    return draw_text_table([f"{first.style} style", "", *(head for head, _ in columns)], rows)
+
+
+def write_page(
+    out: Path,
+    title: str,
+    reports: Mapping[str, DetectionReport],
+    *,
+    recall: Mapping[str, float | None] | None = None,
+    published: Sequence[ComparisonTable] = (),
+    more: Mapping[str, object] | None = None,
+) -> Path:
+    """Write report.html of average precision; its path."""
+    from ovsam_cli.evaluation.precision_page import (
+        PrecisionPage,
+        list_facts,
+        write_precision_page,
+    )
+
+    report = next(iter(reports.values()))
+    inner = report.truth.truth
+    page = PrecisionPage(
+        title=title,
+        about=f"{len(inner.images):,} images, {len(inner.objects):,} objects, "
+        f"{len(report.found.objects):,} detections",
+        reports=reports,
+        facts={**list_facts(report), **(more or {})},
+        recall=recall or {},
+        published=published,
+    )
+    return write_precision_page(out, page)
+
+
+def _draw_published(table: ComparisonTable) -> str:
+    from ovsam_cli.evaluation.figure_tables import draw_text_table, format_percent
+
+    rows = [[method, "", *map(format_percent, shares)] for method, shares in table.rows]
+    return f"\n{table.source}\n" + draw_text_table(["%", "", *table.figures], rows)
 
 
 def describe_run(request: LabelRequest) -> dict[str, JsonValue]:

@@ -112,6 +112,18 @@ class PrecisionTable:
         column = -1 if limit is None else self.limits.index(limit)
         return _mean(self.recall[self._at(iou), :, AREAS.index(area), column])
 
+    def curve(self, iou: float | None = None) -> tuple[float, ...]:
+        """Precision at recalls of 0 to 1, mean over categories (and thresholds); empty without.
+
+        Args:
+            iou: one threshold, or all.
+        """
+        found = self.precision[self._at(iou), :, :, 0, -1]  # (T, R, K)
+        known = found[:, :, (found > -1).all(axis=(0, 1))]
+        if not known.size:
+            return ()
+        return tuple(float(one) for one in known.mean(axis=(0, 2)))
+
     def by_category(self) -> dict[int, float | None]:
         """Mean precision of each category."""
         return {one: self.mean_precision(categories=frozenset({one})) for one in self.category_ids}

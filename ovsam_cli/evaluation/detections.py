@@ -25,6 +25,8 @@ from ovsam_cli.evaluation.splits import NameSplit
 
 KINDS: tuple[OverlapKind, ...] = ("bbox", "segm")
 AnyStyle = Literal["auto", "coco", "lvis"]
+# Thresholds of IoU that curves are of; None is the mean of .50 to .95.
+CURVES: dict[str, float | None] = {"IoU .50": 0.5, "IoU .75": 0.75, "IoU .50 to .95": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ class PrecisionFigures:
         kind: `bbox` or `segm`.
         figures: by name, as COCO or LVIS call them; None where there are no objects.
         by_category: mean precision of each category that has objects, by name.
+        curves: precision at recalls of 0 to 1 in equal steps, mean over categories, by what they
+            are of (`CURVES`); empty without objects.
     """
 
     kind: OverlapKind
     figures: dict[str, float | None]
     by_category: dict[str, float]
+    curves: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,7 @@ def _compute_figures(
         by_category={
             one.name: value for one in categories if (value := by_category[one.id]) is not None
         },
+        curves={name: table.curve(iou) for name, iou in CURVES.items()},
     )
 
 

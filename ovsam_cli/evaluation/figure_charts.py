@@ -57,7 +57,7 @@ def draw_groups(title: str, metric: str, estimates: Mapping[str, Estimate]) -> s
             f"{format_share(one.mean)}</text></g>"
         )
     note = "means of all objects and of groups, with 95 % intervals"
-    return _section(title, note, max(len(found), 1) * ROW_HEIGHT + 4, "".join(parts))
+    return draw_section(title, note, max(len(found), 1) * ROW_HEIGHT + 4, "".join(parts))
 
 
 def draw_reliability(found: Calibration) -> str:
@@ -93,7 +93,7 @@ def draw_reliability(found: Calibration) -> str:
         f"share of right names over score; expected calibration error {format_share(found.error)}. "
         "Dots on the line mean what they say"
     )
-    return _section("Calibration of scores", note, PLOT_HEIGHT, "".join(parts))
+    return draw_section("Calibration of scores", note, PLOT_HEIGHT, "".join(parts))
 
 
 def draw_confusions(confusions: Sequence[tuple[str, str, int]]) -> str:
@@ -104,7 +104,7 @@ def draw_confusions(confusions: Sequence[tuple[str, str, int]]) -> str:
     parts = []
     for row, (true, said, count) in enumerate(shown):
         y = row * 20
-        text = f"{_shorten(true)} → {_shorten(said)}"
+        text = f"{shorten(true)} → {shorten(said)}"
         parts.append(
             f"<g><title>{html.escape(f'{true} was called {said}: {count:,}')}</title>"
             f'<text class="name" x="{names - 8}" y="{y + 14}" text-anchor="end">'
@@ -113,16 +113,18 @@ def draw_confusions(confusions: Sequence[tuple[str, str, int]]) -> str:
             f'<text x="{names + room * count / highest + 6:.1f}" y="{y + 14}">'
             f"{short_number(count)}</text></g>"
         )
-    return _section(
+    return draw_section(
         "Most confused names", "true name → name said", len(shown) * 20 + 4, "".join(parts)
     )
 
 
-def _shorten(name: str) -> str:
+def shorten(name: str) -> str:
+    """A name that fits beside a bar."""
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 
-def _section(title: str, note: str, height: int, drawing: str) -> str:
+def draw_section(title: str, note: str, height: int, drawing: str) -> str:
+    """A heading, an SVG of `WIDTH` x `height` with this inside, and a line below it."""
     name = html.escape(title)
     return (
         f'<section><h2>{name}</h2><svg viewBox="0 0 {WIDTH} {height}" role="img" '

@@ -47,6 +47,11 @@ def format_share(value: float | None) -> str:
     return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.3f}"
 
 
+def format_percent(value: float | None) -> str:
+    """One decimal, as papers have it."""
+    return "-" if value is None else f"{value:.1f}"
+
+
 def format_interval(estimate: Estimate) -> str:
     """`[.612, .651]`."""
     return f"[{format_share(estimate.low)}, {format_share(estimate.high)}]"

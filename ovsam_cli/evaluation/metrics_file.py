@@ -76,7 +76,11 @@ def describe_found(report: DetectionReport) -> dict[str, JsonValue]:
 def describe_precision(report: DetectionReport) -> dict[str, JsonValue]:
     """All figures of boxes and masks."""
     return {
-        part.kind: {"all": {**part.figures}, "by_category": {**part.by_category}}
+        part.kind: {
+            "all": {**part.figures},
+            "by_category": {**part.by_category},
+            "precision_by_recall": {name: [*one] for name, one in part.curves.items()},
+        }
         for part in report.parts
     }
 

@@ -14,6 +14,7 @@ from ovsam_cli.evaluation.figure_charts import (
     draw_reliability,
 )
 from ovsam_cli.evaluation.figure_tables import format_interval, format_share, list_rows
+from ovsam_cli.evaluation.page_parts import PAGE_FILE, STYLE, render_facts
 from ovsam_cli.evaluation.prompted import PromptedReport
 from ovsam_cli.evaluation.prompted_metrics import describe_protocol, find_for
 from ovsam_cli.evaluation.published import SOURCE
@@ -22,37 +23,6 @@ from ovsam_cli.images import read_image
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.html_page import render_page
 from ovsam_cli.outputs.pair_pictures import draw_pair
-
-PAGE_FILE = "report.html"
-STYLE = """
-main { max-width: 1180px; margin: 0 auto; } header p, section p { color: var(--faint); }
-header p { margin: .2rem 0 1.2rem; } section { margin-bottom: 1rem; }
-section p { margin: .4rem 0 0; font-size: 13px; }
-.charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(360px, 100%),
-  1fr)); margin-bottom: 1rem; } .charts section { margin: 0; }
-.bar { fill: var(--s0); } .second { fill: var(--s1); } .range { stroke: var(--ink); }
-.ideal { stroke: var(--faint); stroke-dasharray: 4 4; } svg .name { fill: var(--ink); }
-table { border-collapse: collapse; width: 100%; font-size: 14px;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: right; white-space: nowrap; padding: .25rem .6rem;
-  border-top: 1px solid var(--grid); }
-th { color: var(--faint); font-weight: 500; border-top: 0; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
-.wide { overflow-x: auto; } tr.all td { font-weight: 600; }
-.cases { display: grid; gap: .8rem; margin-top: .6rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(250px, 100%), 1fr)); }
-figure { margin: 0; background: var(--paper); border-radius: 6px; padding: .5rem; }
-figure div { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
-figure img { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 3px;
-  background: var(--grid); }
-figcaption { font-size: 12.5px; margin-top: .35rem; overflow-wrap: anywhere; }
-figcaption span { color: var(--faint); display: block; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .6rem 0 0;
-  font-size: 14px; } dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
-details summary { cursor: pointer; font-weight: 600; }
-@media (max-width: 560px) { body { padding: .8rem; } dl { grid-template-columns: 1fr; }
-  dd { margin-bottom: .4rem; } }
-"""
 
 
 def write_page(report: PromptedReport) -> Path:
@@ -234,13 +204,4 @@ def _render_protocol(report: PromptedReport) -> str:
             "device": f"{report.model.device}, {report.model.dtype}",
             "notice": report.model.notice,
         }
-    rows = "".join(
-        f"<dt>{html.escape(key)}</dt><dd>{html.escape(_text(value))}</dd>"
-        for key, value in facts.items()
-        if value is not None and value != []
-    )
-    return f"<section><details open><summary>Protocol</summary><dl>{rows}</dl></details></section>"
-
-
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return render_facts("Protocol", facts)
