@@ -85,7 +85,7 @@ def test_workers_do_not_outlive_a_killed_parent(case: Case, whole: bytes, tmp_pa
     wait_for(lambda: count_rows(tmp_path) >= 3, 120)
     workers = find_workers(process)
     process.send(signal.SIGKILL)
-    process.wait()
+    process.wait(200)
     wait_for(lambda: not any(map(is_alive, workers)), 60)
     ended = case.run(tmp_path, *TWO, timeout=200)
     assert ended.code == 0, ended.err
