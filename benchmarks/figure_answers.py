@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.evaluation.answering import rank_names
 from ovsam_cli.evaluation.datasets import (
     Instance,
     InstanceDataset,
@@ -20,12 +21,14 @@ from ovsam_cli.evaluation.datasets import (
     read_instances,
 )
 from ovsam_cli.evaluation.metrics import compute_ious
+from ovsam_cli.evaluation.naming_rules import RankRule
 from ovsam_cli.evaluation.protocol import PROMPTS_PER_BATCH, PromptKind, build_prompts
+from ovsam_cli.evaluation.splits import match_names
 from ovsam_cli.images import preprocess, read_image
 from ovsam_cli.labelling.text_embeddings import build_text_embeddings
 from ovsam_cli.masks import encode_mask_logits
 from ovsam_cli.model.checkpoint import LoadedModel
-from ovsam_cli.model.clip2sam import Fusion, FusionMode
+from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.hub import cache_folder
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
 from ovsam_cli.model.text_encoder import TextEncoder
@@ -34,13 +37,11 @@ from ovsam_cli.vocabulary import (
     Category,
     Vocabulary,
     clean_names,
-    normalize_name,
     read_vocabulary,
     resolve_trained_names,
 )
 
 KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
-MODES: tuple[FusionMode, ...] = get_args(FusionMode)
 NEAR_COSINE = 0.8  # two names of one thing, or of things that look alike
 
 
@@ -85,14 +86,14 @@ class Names:
     Attributes:
         text_embeddings: (K, S, D) float32 on the model's device.
         text_hash: of what they were made from.
-        fusions: the three ways to join or choose the branches.
+        fusion: of both branches.
         is_near: (K,) bool whether a name is near an ImageNet class; None for models whose second
             branch does not come from ImageNet.
     """
 
     text_embeddings: Tensor
     text_hash: str
-    fusions: dict[FusionMode, Fusion]
+    fusion: Fusion
     is_near: BoolArray | None
 
 
@@ -104,17 +105,15 @@ class SetAnswers:
         segmentations: (B,) masks, original frame.
         ious: (B,) float32 with the true masks.
         predicted_ious: (B,) float32 the model's own estimate, or None without that head.
-        ranks: (B,) int64 how many names beat the true one, by fusion mode; -1 where the true
-            name is not in the vocabulary.
-        best_rows: (B,) int64 the name `ovsam label` would write, and (B,) float32 its score.
+        ranks: (B,) int64 how many names beat the true one; -1 where it is not in the vocabulary.
+        best_rows: (B,) int64 the name `ovsam label` would write.
     """
 
     segmentations: tuple[Rle, ...]
     ious: FloatArray
     predicted_ious: FloatArray | None
-    ranks: dict[FusionMode, IntArray]
+    ranks: IntArray
     best_rows: IntArray
-    scores: FloatArray
 
 
 def read_annotated_set(spec: str, *, max_images: int | None = None) -> AnnotatedSet:
@@ -139,7 +138,7 @@ def read_annotated_set(spec: str, *, max_images: int | None = None) -> Annotated
     dataset = replace(found, images=tuple(images))
     check_image_files(dataset)
     vocabulary = read_vocabulary(parts[2]) if len(parts) == 3 else own_names(name, dataset)
-    rows = find_rows(dataset.category_names, vocabulary)
+    rows = match_names(dataset.category_names, vocabulary)
     return AnnotatedSet(name, dataset, vocabulary, rows)
 
 
@@ -152,15 +151,6 @@ def own_names(name: str, dataset: InstanceDataset) -> Vocabulary:
             for number, category in dataset.category_names.items()
         ),
     )
-
-
-def find_rows(names: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, int]:
-    """Row of the vocabulary for each category id: by name, else by synonym, else -1."""
-    rows = {normalize_name(name): row for row, name in enumerate(vocabulary.names)}
-    for row, category in enumerate(vocabulary.categories):
-        for synonym in category.synonyms:
-            rows.setdefault(normalize_name(synonym), row)
-    return {number: rows.get(normalize_name(name), -1) for number, name in names.items()}
 
 
 def embed_names(loaded: LoadedModel, encoder: TextEncoder, vocabulary: Vocabulary) -> Names:
@@ -181,10 +171,7 @@ def embed_names(loaded: LoadedModel, encoder: TextEncoder, vocabulary: Vocabular
     return Names(
         text_embeddings=torch.from_numpy(embeddings.array).to(device),
         text_hash=embeddings.text_hash,
-        fusions={
-            mode: Fusion(mode, kinds.to(device), alpha=config.alpha, beta=config.beta)
-            for mode in MODES
-        },
+        fusion=Fusion("auto", kinds.to(device), alpha=config.alpha, beta=config.beta),
         is_near=is_near,
     )
 
@@ -246,36 +233,18 @@ def _ask_chunk(
     decoded = model.decode_masks(features, model.encode_prompts(prompts)).float()
     masks = encode_mask_logits(decoded.mask_logits[:, 0].cpu().numpy(), geometry).segmentations
     rows = torch.tensor([asked.row_of_category[one.category_id] for one in instances])
-    ranks: dict[FusionMode, IntArray] = {}
-    for mode in MODES:
-        logits = model.classify(
-            features, decoded.mask_logits, prompts, names.text_embeddings, names.fusions[mode]
-        ).cpu()
-        ranks[mode] = rank_names(logits, rows)
-        if mode == "auto":  # what `ovsam label` does unless told otherwise
-            scores, best_rows = logits.float().softmax(dim=-1)[:, :-1].max(dim=-1)
+    logits = model.classify(
+        features, decoded.mask_logits, prompts, names.text_embeddings, names.fusion
+    ).cpu()
+    everything = RankRule("", 0, np.ones(len(asked.vocabulary), np.bool_))
     predicted = decoded.iou_predictions
     return SetAnswers(
         segmentations=masks,
         ious=compute_ious(masks, [one.segmentation for one in instances]),
         predicted_ious=None if predicted is None else predicted[:, 0].cpu().numpy(),
-        ranks=ranks,
-        best_rows=best_rows.numpy(),
-        scores=scores.numpy(),
+        ranks=rank_names(logits, rows, everything),
+        best_rows=logits[:, :-1].argmax(dim=-1).numpy(),
     )
-
-
-def rank_names(class_logits: Tensor, true_rows: Tensor) -> IntArray:
-    """(B,) int64: how many names beat the true one; -1 where `true_rows` (B,) is.
-
-    Args:
-        class_logits: (B, K + 1) float; the last column, background, does not compete.
-        true_rows: (B,) int64 below K, or -1.
-    """
-    names = class_logits[:, :-1]
-    own = names.gather(1, true_rows.clamp(min=0)[:, None])
-    ranks: IntArray = torch.where(true_rows < 0, -1, (names > own).sum(dim=1)).numpy()
-    return ranks
 
 
 def _join(parts: Sequence[SetAnswers]) -> SetAnswers:
@@ -284,7 +253,6 @@ def _join(parts: Sequence[SetAnswers]) -> SetAnswers:
         segmentations=tuple(mask for part in parts for mask in part.segmentations),
         ious=np.concatenate([part.ious for part in parts]),
         predicted_ious=np.concatenate(predicted) if predicted else None,
-        ranks={mode: np.concatenate([part.ranks[mode] for part in parts]) for mode in MODES},
+        ranks=np.concatenate([part.ranks for part in parts]),
         best_rows=np.concatenate([part.best_rows for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
     )

@@ -46,7 +46,7 @@ def build_labeller(loaded: LoadedModel, asked: AnnotatedSet, names: Names) -> La
         vocabulary=asked.vocabulary,
         text_embeddings=names.text_embeddings,
         text_hash=names.text_hash,
-        fusion=names.fusions["auto"],
+        fusion=names.fusion,
         options=LabelOptions(),
         unknown_category_id=None,
         device=names.text_embeddings.device,

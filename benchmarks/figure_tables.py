@@ -7,20 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from figure_speed import Speed
-from figures import SIZES, SetFigures
+from figures import SetFigures
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.bootstrap import Estimate
 from ovsam_cli.outputs.files import write_whole_file
 
 START, END = "<!-- figures -->", "<!-- /figures -->"
-NAME_ROWS = {
-    "": "both branches",
-    "head ": "head alone",
-    "clip ": "second branch alone",
-    "near ": "both, names near an ImageNet class",
-    "center ": "both, centre points",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,44 +73,22 @@ def draw_tables(figures: Figures) -> str:
         f"{place.load_average:.1f} on {place.num_cores} cores while measuring); "
         f"{speed.cpu_seconds_per_image:.2f} s of processor time an image."
     )
-    tables = [draw_mask_table(figures.sets), draw_name_table(figures.sets)]
+    tables = [draw_near_table(figures.sets)]
     if model.iou_head:
         tables.append(draw_quality_table(figures.sets))
     return "\n\n".join([about, *tables, size])
 
 
-def draw_mask_table(sets: Sequence[SetFigures]) -> str:
-    """Mean IoU by prompt and size, with what costs nothing."""
-    rows = [
-        [_describe(one), label, *(_plain(one, f"{key} {size}") for size in SIZES), _bold(one, key)]
-        for one in sets
-        for key, label in (
-            ("box", "box"),
-            ("center", "centre point"),
-            ("ellipse", "(ellipse in the box)"),
-            ("filled box", "(box filled)"),
-        )
-    ]
-    header = ["held-out data", "prompt", *SIZES, "all: mean IoU"]
-    return _draw(header, rows)
-
-
-def draw_name_table(sets: Sequence[SetFigures]) -> str:
-    """Top-1 and top-5 by branch, and how far scores can be believed."""
+def draw_near_table(sets: Sequence[SetFigures]) -> str:
+    """Top-1 and top-5 of the names near an ImageNet class."""
     rows = []
     for one in sets:
-        names = f"{one.num_names} (`{one.vocabulary}`) for {one.num_named} objects"
-        for prefix, label in NAME_ROWS.items():
-            if f"{prefix}top1" in one.estimates:
-                shares = [_bold(one, f"{prefix}top1"), _bold(one, f"{prefix}top5")]
-                count = one.estimates[f"{prefix}top1"].num_instances
-                part = "" if count == one.num_named else f": {count} objects"
-                rows.append([_describe(one), names, label + part, *shares])
-        rows.append([_describe(one), names, "(the commonest name)", _plain(one, "majority"), ""])
-        if one.calibration_error is not None:
-            error = _share(one.calibration_error)
-            rows.append([_describe(one), names, "(calibration error of scores)", error, ""])
-    return _draw(["held-out data", "names", "named by", "top-1", "top-5"], rows)
+        if "near top1" in one.estimates:
+            count = one.estimates["near top1"].num_instances
+            names = f"{one.num_names} (`{one.vocabulary}`): {count} objects"
+            shares = [_bold(one, f"near top{top}") for top in (1, 5)]
+            rows.append([_describe(one), names, *shares])
+    return _draw(["names near an ImageNet class", "of", "top-1", "top-5"], rows)
 
 
 def draw_quality_table(sets: Sequence[SetFigures]) -> str:

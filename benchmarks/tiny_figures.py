@@ -1,4 +1,7 @@
-"""Figures of a model on annotated images it was not trained on, for its model card.
+"""What `ovsam eval` does not say of a model on annotated images, for its model card.
+
+Speed and size, how far the predicted IoU is off, names near an ImageNet class, and a picture of
+failures; masks, names and baselines: `ovsam eval prompted` and `eval_tables.py`.
 
     python benchmarks/tiny_figures.py --model tiny \\
         --data "COCO photos=photos/instances.json:photos/images:coco" \\
