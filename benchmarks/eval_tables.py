@@ -87,7 +87,8 @@ def _prompt(metrics: Metrics) -> str:
         return BASELINES[baseline]
     more = "" if baseline == "none" else f" ({baseline})"
     fusion = "" if protocol["fusion"] == "auto" else f", {protocol['fusion']} alone"
-    return f"{protocol['prompt']}{fusion}{more}"
+    paper = ", paper's protocol" if protocol.get("name") == "paper" else ""
+    return f"{protocol['prompt']}{fusion}{paper}{more}"
 
 
 def _part(metrics: Metrics, key: str) -> Mapping[str, object]:
