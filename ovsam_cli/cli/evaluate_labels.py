@@ -14,6 +14,7 @@ from ovsam_cli.cli.stopping import StopSignals
 if TYPE_CHECKING:
     from ovsam_cli.evaluation.boxes_tables import ComparisonTable
     from ovsam_cli.evaluation.detections import DetectionReport
+    from ovsam_cli.evaluation.detector_boxes import BoxesPlan
     from ovsam_cli.evaluation.grid_recall import GridReport
     from ovsam_cli.evaluation.prompted_options import PromptedRequest
     from ovsam_cli.labelling.options import LabelRequest
@@ -98,16 +99,9 @@ def grid(
 
 def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, boxes: Path) -> int:
     """`ovsam eval prompted --boxes`; the exit code."""
-    from ovsam_cli.evaluation.boxes_tables import compare_published, describe_tables
+    from ovsam_cli.evaluation.boxes_tables import compare_published
     from ovsam_cli.evaluation.detector_boxes import compare_boxes, plan_boxes, write_prompts
-    from ovsam_cli.evaluation.metrics_file import (
-        FORMAT,
-        describe_found,
-        describe_precision,
-        describe_truth,
-        list_versions,
-        write_metrics,
-    )
+    from ovsam_cli.evaluation.metrics_file import write_metrics
 
     plan = plan_boxes(request, boxes)
     for reason, count in plan.boxes.left_out.items():
@@ -117,10 +111,35 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
     report = compare_boxes(plan, annotations)
     parts = {"detector's names": report.detector_names, "own names": report.own_names}
     tables = compare_published(report.detector_names, report.own_names)
-    content: dict[str, JsonValue] = {
+    content = _describe_boxes(plan, parts, tables)
+    write_metrics(request.out, content)
+    run = {"run": content["run"]}
+    title = f"{request.dataset}: boxes of {boxes.name}"
+    page = write_page(request.out, title, parts, published=tables, more=run)
+    console.result(draw_detections(parts))
+    for table in tables:
+        console.result(_draw_published(table))
+    console.say(str(page))
+    console.event("finished", {**content})
+    return code
+
+
+def _describe_boxes(
+    plan: BoxesPlan, parts: Mapping[str, DetectionReport], tables: Sequence[ComparisonTable]
+) -> dict[str, JsonValue]:
+    from ovsam_cli.evaluation.boxes_tables import describe_tables
+    from ovsam_cli.evaluation.metrics_file import (
+        FORMAT,
+        describe_found,
+        describe_precision,
+        describe_truth,
+        list_versions,
+    )
+
+    return {
         "format": FORMAT,
         "command": "prompted --boxes",
-        "boxes": {"name": boxes.name, "sha256": plan.boxes.sha256},
+        "boxes": {"name": plan.boxes.path.name, "sha256": plan.boxes.sha256},
         "run": describe_run(plan.label),
         "data": describe_truth(plan.truth),
         "versions": list_versions(),
@@ -128,17 +147,6 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
         "figures": {name: describe_precision(part) for name, part in parts.items()},
         "published": describe_tables(tables),
     }
-    write_metrics(request.out, content)
-    run = {"run": content["run"]}
-    page = write_page(
-        request.out, f"{request.dataset}: boxes of {boxes.name}", parts, published=tables, more=run
-    )
-    console.result(draw_detections(parts))
-    for table in tables:
-        console.result(_draw_published(table))
-    console.say(str(page))
-    console.event("finished", {**content})
-    return code
 
 
 def draw_detections(reports: Mapping[str, DetectionReport]) -> str:
