@@ -11,7 +11,7 @@ DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --p
 TINY ?= build/tiny
 BPY := bpy>=5.0.1,<6
 
-.PHONY: demo test test-demo parity interop train-smoke train-tiny clean
+.PHONY: demo test test-demo docs parity interop train-smoke train-tiny clean
 
 demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
@@ -28,6 +28,12 @@ test: $(VENV)/.installed-dev
 test-demo: $(VENV)/.installed-dev
 	@$(PIP_INSTALL) 'playwright>=1.50'
 	$(BIN)/python -m pytest -m "slow or not slow" tests/demo
+
+# The documentation as pages in build/site; a link that leads nowhere fails.
+docs: $(VENV)/.installed
+	@$(PIP_INSTALL) -e '.[docs]'
+	$(BIN)/python scripts/make_cli_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity tests/model tests/evaluation

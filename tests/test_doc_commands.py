@@ -13,12 +13,14 @@ from typer.core import TyperGroup
 from ovsam_cli.cli.main import build_app
 
 ROOT = Path(__file__).parent.parent
+# docs/cli.md shows no commands, only their help: tests/cli/test_cli_reference.py.
 DOCUMENTS = (
     "README.md",
-    "docs/demo.md",
-    "docs/training.md",
-    "docs/running-at-scale.md",
-    "docs/exports.md",
+    *(
+        f"docs/{path.name}"
+        for path in sorted((ROOT / "docs").glob("*.md"))
+        if path.name != "cli.md"
+    ),
 )
 # Flags of torchrun that documents show; all of them take a value but the first.
 TORCHRUN_FLAG, TORCHRUN_OPTIONS = "--no-python", ("--nproc-per-node", "--nnodes")
@@ -57,6 +59,7 @@ COMMANDS = [
     pytest.param(arguments, id=f"{document}: {' '.join(arguments)}"[:90])
     for document in DOCUMENTS
     for arguments in find_commands(document, "ovsam")
+    if "--config" not in arguments  # whose file is there in test_doc_runs.py alone
 ]
 
 
@@ -83,7 +86,6 @@ def test_make_targets_are_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     inline = re.findall(r"`make ([^`]*)`", text)
     calls = [shlex.split(one) for one in inline] + find_commands(document, "make")
-    assert calls
     for words in calls:
         for word in words:
             name, equals, _ = word.partition("=")
