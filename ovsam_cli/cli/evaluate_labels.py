@@ -88,7 +88,7 @@ def grid(
         content = _describe_grid(report)
         write_metrics(out, content)
         run = {"run": describe_run(plan.label)}
-        title = f"{dataset}: automatic mode"
+        title = f"{Path(dataset).name}: automatic mode"
         page = write_page(out, title, {"": report.named}, recall=report.recall, more=run)
         console.result(_draw_recall(report))
         console.result(draw_detections({"": report.named}))
@@ -114,7 +114,7 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
     content = _describe_boxes(plan, parts, tables)
     write_metrics(request.out, content)
     run = {"run": content["run"]}
-    title = f"{request.dataset}: boxes of {boxes.name}"
+    title = f"{Path(request.dataset).name}: boxes of {boxes.name}"
     page = write_page(request.out, title, parts, published=tables, more=run)
     console.result(draw_detections(parts))
     for table in tables:

@@ -117,3 +117,4 @@ def test_boxes_of_coco(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) -> None:
     assert tables[1]["rows"][4]["AP"] == 48.8
     assert page.count("<svg") == 8  # of the detector's names, and of ours
     assert "&#x27;weights" not in page  # facts read as words, not as Python
+    assert str(tmp_path) not in page
