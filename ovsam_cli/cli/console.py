@@ -81,8 +81,14 @@ class Console:
             line = {"ts": round(time.time(), 3), "level": "error", "event": "error", "text": text}
             with suppress(OutputError):  # stderr says it too
                 _write(json.dumps(line))
-        _write(typer.style("error: ", fg="red", bold=True), err=True, nl=False)
+        word = "error: " if _is_plain() else typer.style("error: ", fg="red", bold=True)
+        _write(word, err=True, nl=False)
         _write(" ".join(text.splitlines()), err=True)
+
+
+def _is_plain() -> bool:
+    """Whether the user wants no colors, as no-color.org says, or the terminal has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
 def _write(text: str, *, err: bool = False, nl: bool = True) -> None:

@@ -190,7 +190,7 @@ def label(
         bool, typer.Option("--overwrite", help="Use a folder that holds other files.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, label nothing.")
+        bool, typer.Option("--dry-run", help="Count, plan and estimate; label nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
@@ -200,7 +200,8 @@ def label(
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
     with one_line_errors(console, how_to_resume=RESUME, seconds_to_stop=SECONDS_TO_STOP) as signals:
         from ovsam_cli.cli.config_file import describe_settings
-        from ovsam_cli.cli.label_run import run_label, show_plan
+        from ovsam_cli.cli.label_plan import show_plan
+        from ovsam_cli.cli.label_run import run_label
         from ovsam_cli.labelling import options as asked
         from ovsam_cli.labelling.shards import parse_shard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ovsam_cli.cli.console import Console, ExitCode
@@ -9,20 +10,10 @@ from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
+    from ovsam_cli.labelling.run import Run
     from ovsam_cli.labelling.run_files import RunSummary
 
 STOPPING = "\nfinishing the images in hand; once more stops at once\n"
-
-
-def show_plan(console: Console, request: LabelRequest) -> int:
-    """`--dry-run`: check everything that can be checked early, and say what would be done."""
-    from ovsam_cli.labelling.plan import plan_run
-
-    plan = plan_run(request)
-    for notice in plan.notices:
-        console.say(notice)
-    console.result(plan.describe())
-    return ExitCode.FINISHED
 
 
 def run_label(
@@ -58,6 +49,7 @@ def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSu
 
     keep_freed_memory()
     with open_run(plan, on_message=console.say, on_worker_start=keep_freed_memory) as run:
+        _say_start(console, run)
         notice = "" if console.quiet or console.as_json else STOPPING
         with (
             image_progress(console, len(run.records), run.num_finished) as on_image_done,
@@ -71,6 +63,29 @@ def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSu
             )
     _print_summary(console, summary)
     return summary
+
+
+def _say_start(console: Console, run: Run) -> None:
+    """What is about to be done with what, for `-v` and `--json`."""
+    facts, request = run.engine.facts, run.plan.request
+    set_by = request.command["set_by"] if request.command else {}
+    for name, source in set_by.items() if isinstance(set_by, Mapping) else ():
+        if source != "flag":
+            console.detail(f"{name} is set by the {source}")
+    console.detail(f"weights {facts.weights['name']}, sha256 {facts.weights['sha256']}")
+    console.detail(f"{facts.device}, {facts.dtype}, {facts.batch_size} images a step")
+    console.detail(f"{len(run.records)} images, {run.num_finished} of them finished before")
+    console.event(
+        "started",
+        {
+            "out": str(run.plan.out),
+            "num_images": len(run.records),
+            "num_finished": run.num_finished,
+            "num_categories": len(run.plan.vocabulary.categories),
+            "device": facts.device,
+            "dtype": facts.dtype,
+        },
+    )
 
 
 def _print_summary(console: Console, summary: RunSummary) -> None:

@@ -107,7 +107,7 @@ def _bars() -> Iterator[OnProgress]:
 
         def on_progress(what: str, done: int, total: int, note: str = "") -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, rate="", note="")
+                tasks[what] = progress.add_task(what, total=total, rate="", note="")
             rate = f"{rates.compute(what, done):.2f}/s"
             progress.update(tasks[what], completed=done, total=total, rate=rate, note=note)
 

@@ -76,3 +76,19 @@ def test_quiet_and_json_keep_stdout_for_machines(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr()
     assert '"event": "finished"' in shown.out and "answer" not in shown.out
     assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_colored"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colors_only_where_they_are_wanted(
+    variables: dict[str, str], is_colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    shown: list[str] = []
+    monkeypatch.setattr(typer, "echo", lambda text, **_: shown.append(text))
+    Console().error("x")
+    assert ("\x1b[" in "".join(shown)) is is_colored

@@ -162,10 +162,19 @@ def test_dry_run_writes_nothing(label: Ovsam, tmp_path: Path) -> None:
     assert "2 images" in result.stdout and not (tmp_path / "out").exists()
 
 
+def test_more_is_said_on_request(label: Ovsam, tmp_path: Path) -> None:
+    assert "sha256" not in label(tmp_path / "a").stderr
+    shown = label(tmp_path / "b", "-v").stderr
+    assert "weights small, sha256 " in shown
+    assert "float32, 1 images a step" in shown and "2 images, 0 of them finished" in shown
+    quiet = label(tmp_path / "c", "-q")
+    assert quiet.stderr == "" and quiet.stdout.strip().endswith("annotations.json")
+
+
 def test_json_events(label: Ovsam, tmp_path: Path) -> None:
     result = label(tmp_path / "out", "--json")
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [event["event"] for event in events] == ["image", "image", "finished"]
+    assert [event["event"] for event in events] == ["started", "image", "image", "finished"]
 
 
 def test_upright_photo(label: Ovsam, tmp_path: Path, photos: Path) -> None:
