@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.labelling.device import list_devices
 from ovsam_cli.labelling.device_engine import find_local_rank, resolve_devices
 from ovsam_cli.labelling.journal_index import MANIFEST_FILE, read_run
 from ovsam_cli.labelling.options import LabelRequest
@@ -35,7 +36,16 @@ class MeasuredCosts:
 
 
 # By model and kind of device. What was not measured has no line, and so no estimate.
-MEASURED: dict[tuple[str, str], MeasuredCosts] = {}
+MEASURED = {
+    ("tiny", "cpu"): MeasuredCosts(
+        start=7.18,
+        image=0.211,
+        prompt=0.0165,
+        point=0.0394,
+        memory_gib=1.23,
+        source="benchmarks/results/label-costs-2026-11-22.json",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ def make_forecast(plan: RunPlan) -> Forecast:
     """
     request, options = plan.request, plan.request.options
     devices, notices = _find_devices(request)
-    kind = _find_kind(devices[0])
+    kind = devices[0].partition(":")[0]
     batch_size = options.batch_size or (CUDA_IMAGES if kind == "cuda" else 1)
     count = (lambda record: 0) if plan.prompts is None else plan.prompts.count_for
     batches = plan_batches(plan.records, count, batch_size=batch_size)
@@ -123,18 +133,10 @@ def _find_devices(request: LabelRequest) -> tuple[tuple[str, ...], tuple[str, ..
     """The devices of a run, and what speaks against them on this machine."""
     rank = None if request.shard is None else find_local_rank()
     try:
-        return resolve_devices(request.devices, local_rank=rank), ()
+        names = resolve_devices(request.devices, local_rank=rank)
+        return tuple(list_devices()[0] if name == "auto" else name for name in names), ()
     except InputError as error:  # planned here for another machine
         return (request.devices,), (f"{error} (the plan is made all the same)",)
-
-
-def _find_kind(device: str) -> str:
-    """`cpu`, `mps` or `cuda`; `auto` is what a run would take."""
-    if device != "auto":
-        return device.partition(":")[0]
-    from ovsam_cli.labelling.device import list_devices
-
-    return list_devices()[0].partition(":")[0]
 
 
 def _find_finished(plan: RunPlan) -> frozenset[str]:
