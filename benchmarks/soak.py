@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -156,6 +157,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="half as many go to workers")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     asked = parser.parse_args()
+    # A shell makes its background jobs ignore this one, and `ovsam` respects what it inherits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         phases = run_soak(Path(folder), num_images=asked.images, num_kills=asked.kills)
         is_equal = write_result(phases, asked.out, num_images=asked.images)

@@ -89,19 +89,20 @@ def run_phase(
     next_kill = rng.uniform(0.2, 1.8) * rows_between_kills
     while not phase.exit_codes or phase.exit_codes[-1] not in (0, 3):
         process = subprocess.Popen(phase.args, stdout=subprocess.DEVNULL)
+        is_leaving = False
         while process.poll() is None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             pids = _family(process.pid)
             now, rows = time.monotonic() - started, counter.count()
             phase.samples.append(_look(now, rows, pids))
             victims = [pid for pid in pids if (pid != process.pid) == only_workers]
+            victims = [] if is_leaving else victims
             if victims and len(phase.kills) < num_kills and rows >= next_kill:
                 number = signal.SIGKILL if only_workers else rng.choice(_SIGNALS)
                 os.kill(rng.choice(victims), number)
                 phase.kills.append(Kill(now, int(number), only_workers))
                 next_kill = rows + rng.uniform(0.2, 1.8) * rows_between_kills
-                if not only_workers:
-                    process.wait()
+                is_leaving = not only_workers
         phase.exit_codes.append(process.returncode)
         if process.returncode in (1, 2, 4):
             raise RuntimeError(f"{phase.name}: exit code {process.returncode}")
