@@ -269,7 +269,10 @@ def test_a_run_in_memory(label: Ovsam, memory: str, photos: Path, tmp_path: Path
     )
     assert sorted(store.find("/run/out")) == [
         f"/run/out/{name}"
-        for name in ("annotations.json", "errors.jsonl", "previews/a.jpg.jpg", "run.json")
+        for name in (
+            *("annotations.json", "errors.jsonl", "previews/a.jpg.jpg", "report.html"),
+            "run.json",
+        )
     ]
     store.pipe_file("/run/out/annotations.json", b"changed by others")
     store.rm_file("/run/out/run.json")

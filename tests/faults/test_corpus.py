@@ -12,13 +12,13 @@ from make_corpus import ANY, LABELLED, LONG_NAME, NOT_UTF8, make_corpus
 
 COUNTED = """
 import os, sys
-from ovsam_cli.labelling import run
-label_batches = run.label_batches
+from ovsam_cli.labelling import local_engine
+label_batches = local_engine.label_batches
 def counted(*args, **kwargs):
     before = len(os.listdir("/proc/self/fd"))
     label_batches(*args, **kwargs)
     print("descriptors", len(os.listdir("/proc/self/fd")) - before, file=sys.stderr)
-run.label_batches = counted
+local_engine.label_batches = counted
 """
 
 

@@ -1,4 +1,4 @@
-"""Row 2 of the fault table: no room left, on a real file system of 256 KB."""
+"""Row 2 of the fault table: no room left, on a real file system of 8 MB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 30.0  # with a loaded machine's start; a run that hangs takes for ever
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this user may not mount file systems")
     yield disk
@@ -31,15 +31,19 @@ def _fill(disk: Path, *, left: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("left", [8 << 10, 20 << 10])
-def test_no_room_for_the_journal(case: Case, whole: bytes, small_disk: Path, left: int) -> None:
+@pytest.mark.parametrize(
+    ("left", "name"), [(8 << 10, "images.jsonl"), (20 << 10, "part-00000.jsonl")]
+)
+def test_no_room_for_the_journal(
+    case: Case, whole: bytes, small_disk: Path, left: int, name: str
+) -> None:
     """Exit 1 within seconds, naming the path and the free space; with room again it goes on."""
     out = small_disk / "out"
     out.mkdir()
     filler = _fill(small_disk, left=left)
     ended = case.run(out, timeout=SECONDS)
     assert ended.code == 1, ended.err
-    assert "part-00000.jsonl: cannot be written: No space left on device" in ended.err
+    assert f"{name}: cannot be written: No space left on device" in ended.err
     assert "MB free); mend this and run the same command again" in ended.err
     assert not (out / "annotations.json").exists()
     filler.unlink()

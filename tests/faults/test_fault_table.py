@@ -61,14 +61,14 @@ def test_little_address_space(case: Case, tmp_path: Path) -> None:
     Image.new("L", (13000, 13000)).save(photos / "large.png")
     setup = """
 import resource
-from ovsam_cli.labelling import run
-label_batches = run.label_batches
+from ovsam_cli.labelling import local_engine
+label_batches = local_engine.label_batches
 def limited(*args, **kwargs):
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20),) * 2)
     label_batches(*args, **kwargs)
-run.label_batches = limited
+local_engine.label_batches = limited
 """
     args = case.args(tmp_path / "out")
     args[1] = photos

@@ -41,7 +41,7 @@ def _kill_often(case: Case, whole: bytes, folder: Path, *, kills: int, seed: int
         assert ended.out.count('"event": "image"') <= NUM_IMAGES - rows + 1
         assert (out / "annotations.json").read_bytes() == whole
         assert sorted(path.name for path in out.iterdir()) == [
-            *(".ovsam", "annotations.json", "errors.jsonl", "run.json")
+            *(".ovsam", "annotations.json", "errors.jsonl", "report.html", "run.json")
         ]
 
 
