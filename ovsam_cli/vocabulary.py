@@ -254,8 +254,8 @@ def _parse_json(path: Path, text: str, naming: Naming) -> Vocabulary:
         for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1)
     ]
     categories = _checked(entries, naming, str(path))
-    source, licence = str(about.get("source", path.name)), str(about.get("licence", ""))
-    return Vocabulary(path.stem, categories, source, licence)
+    source = str(about.get("source", path.name))
+    return Vocabulary(path.stem, categories, source, str(about.get("licence", "")))
 
 
 def _json_entry(place: str, row: object) -> _Entry:

@@ -64,14 +64,28 @@ def find_dataset(dataset: str, images: Path | None = None) -> DatasetPlace:
 
 
 def check_images(records: Sequence[ImageRecord], source: str) -> None:
+    """Make sure that every image of a data set is there.
+
+    Raises:
+        InputError: as `check_paths`.
+    """
+    check_paths([record.path for record in records], source, "their folder by --images")
+
+
+def check_paths(paths: Sequence[Path | str], source: str, hint: str) -> None:
     """Make sure that every image is there; folders are listed, not files asked for.
+
+    Args:
+        paths: of the images.
+        source: the file that names them.
+        hint: what else to give, in words.
 
     Raises:
         InputError: naming how many are missing, the first one and where it was looked for.
     """
     by_folder: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        folder, name = os.path.split(record.path)
+    for path in paths:
+        folder, name = os.path.split(path)
         by_folder[folder].append(name)
     missing = []
     for folder, names in by_folder.items():
@@ -82,8 +96,8 @@ def check_images(records: Sequence[ImageRecord], source: str) -> None:
         missing += [os.path.join(folder, name) for name in names if name not in there]
     if missing:
         raise InputError(
-            f"{source}: {len(missing)} of {len(records)} images are missing; the first was "
-            f"expected at {missing[0]}; put the images there, or give their folder by --images"
+            f"{source}: {len(missing)} of {len(paths)} images are missing; the first was "
+            f"expected at {missing[0]}; put the images there, or give {hint}"
         )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.coco_entries import (
     ImageEntry,
     iter_annotations,
@@ -18,6 +15,7 @@ from ovsam_cli.evaluation.coco_entries import (
     read_mask,
     read_tables,
 )
+from ovsam_cli.evaluation.dataset_places import check_paths
 from ovsam_cli.masks import mask_areas
 from ovsam_cli.structures import Rle
 
@@ -106,29 +104,13 @@ def read_instance_folder(folder: Path) -> InstanceDataset:
 
 
 def check_image_files(dataset: InstanceDataset) -> None:
-    """Make sure that every image with objects is there; folders are listed, not files asked for.
+    """Make sure that every image with objects is there.
 
     Raises:
         InputError: naming how many are missing, the first one and where it was looked for.
     """
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for image in dataset.images:
-        if image.instances:
-            folder, name = os.path.split(image.path)
-            by_folder[folder].append(name)
-    missing = []
-    for folder, names in by_folder.items():
-        try:
-            there = set(os.listdir(folder))
-        except OSError:
-            there = set()
-        missing += [os.path.join(folder, name) for name in names if name not in there]
-    if missing:
-        total = sum(map(len, by_folder.values()))
-        raise InputError(
-            f"{dataset.source}: {len(missing)} of {total} images are missing; the first was "
-            f"expected at {missing[0]}; put the images there, or give the folder they are in"
-        )
+    paths = [image.path for image in dataset.images if image.instances]
+    check_paths(paths, str(dataset.source), "the folder they are in")
 
 
 def find_image(image_folder: Path, image: ImageEntry) -> Path:
