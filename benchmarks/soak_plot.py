@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from soak_watch import Phase, Sample
 
-WIDTH, LEFT, RIGHT, TOP = 900, 70, 16, 54
+WIDTH, LEFT, RIGHT, TOP = 900, 70, 40, 64
 LANE_HEIGHT, LANE_GAP = 110, 34
 STYLE = """
 svg { background: #ffffff; font: 12px system-ui, sans-serif; }
@@ -45,7 +45,7 @@ def draw_soak(phases: Sequence[Phase], *, title: str) -> str:
         x = _place(start, total)
         parts.append(
             f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 12}" y2="{height - 20}"/>'
-            f'<text class="faint" x="{x + 3:.1f}" y="{TOP - 16}">{html.escape(phase.name)}: '
+            f'<text class="faint" x="{x + 3:.1f}" y="{TOP - 24}">{html.escape(phase.name)}: '
             f"{phase.seconds:.0f} s, {len(phase.kills)} kills</text>"
         )
         for kill in phase.kills:
