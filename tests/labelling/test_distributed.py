@@ -126,6 +126,7 @@ def test_an_image_that_kills_workers_fails_alone(stage, batch_size):
     assert "06.png: the worker process was killed by signal 9" in failed.message
 
 
+@pytest.mark.slow
 def test_every_image_kills(stage):
     """As where the model does not fit into memory: no device is left, what failed is known."""
     names = [f"{number:02d}.png" for number in range(1, NUM_IMAGES + 1)]
@@ -158,7 +159,7 @@ def test_a_device_whose_workers_cannot_start_is_left_out(stage):
     assert run.messages[-1].endswith("going on without it")
 
 
-@pytest.mark.parametrize("order", ["die", "raise"])
+@pytest.mark.parametrize("order", ["die", pytest.param("raise", marks=pytest.mark.slow)])
 def test_no_device_can_start(stage, order):
     run = stage(at_start=dict.fromkeys(TWO, order))
     with pytest.raises(DeviceError, match=r"died 4 times in a row.*no device is left.*are kept"):
