@@ -233,7 +233,9 @@ def _read_found(entry: Entry, matcher: _Matcher, left_out: Counter[str]) -> Coco
         return None
     found = _read_object(entry, matcher.sizes[image_id])
     found["image_id"], found["category_id"], found["iscrowd"] = image_id, category_id, 0
-    found["score"] = read_number(entry, "score") if "score" in entry else 1.0
+    if "score" not in entry:  # average precision is a matter of their order
+        raise ValueError("a detection without score, by which they are ranked; write one for each")
+    found["score"] = read_number(entry, "score")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -33,6 +34,12 @@ def list_devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]
+
+
+def share_cores(num_cores: int) -> None:
+    """Let this process compute with so many threads, unless OMP_NUM_THREADS says how many."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_cores)
 
 
 def describe_device(device: torch.device) -> str:

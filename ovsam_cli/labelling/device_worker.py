@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
-import torch
-
+from ovsam_cli.labelling.device import share_cores
 from ovsam_cli.labelling.journal_part import PartWriter
 from ovsam_cli.labelling.local_engine import LocalEngine, build_read_options, find_prompts
 from ovsam_cli.labelling.pipeline import label_batches
@@ -38,8 +36,7 @@ def run_device(
     warnings.simplefilter("ignore")  # a worker has no terminal; what counts is in its rows
     if on_start is not None:
         on_start()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_cores)
+    share_cores(num_cores)
     engine = LocalEngine.open(plan, on_message=lambda text: end.send(Notice(text)))
     end.send(engine.facts)
     begin = end.wait_for_begin()

@@ -222,9 +222,9 @@ class RayLabeller:
     """An actor's work on Ray Data's batches of one part each; it builds its labeller once."""
 
     def __init__(self, work: Work, num_cores: int) -> None:
-        import torch
+        from ovsam_cli.labelling.device import share_cores  # torch loads here, in the actor
 
-        torch.set_num_threads(num_cores)
+        share_cores(num_cores)
         engine = LocalEngine.open(work.plan, on_message=lambda text: None)
         ledger = PartLedger(open_folder(work.place))
         self._worker = PartWorker(work.plan, engine, ledger, work.header)

@@ -149,6 +149,7 @@ def test_lvis_rules_need_an_lvis_file(truth: Path, tmp_path: Path) -> None:
         ("[1]", "1 is no object"),
         ('[{"image_id": 1}]', "category_id"),
         ('[{"image_id": 1, "category_id": 1, "score": 1}]', "neither bbox nor segmentation"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]', "without score"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2], "score": 1}]', "is not \\[x, y"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": "x"}]', "no number"),
         ("", "Expecting"),
