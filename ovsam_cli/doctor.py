@@ -35,6 +35,14 @@ EXTRA_USES = {
     "train": "no TensorBoard files of a training run",
     "scenes": "no `train scenes`",
     "bench": "`ovsam bench` leaves out the rows against SAM and OpenCV",
+    "docs": "no `make docs`",
+}
+# Programs that ours works inside or hands its results to: none is needed.
+PLUG_IN_USES = {
+    "cvat-cli": "ovsam_cli.plugins.cvat, automatic annotation in CVAT",
+    "cvat-sdk": "the same",
+    "fiftyone": "ovsam_cli.plugins.fiftyone, a model of FiftyOne",
+    "supervision": "Detections.to_supervision()",
 }
 
 
@@ -43,7 +51,7 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        topic: `programs`, `devices`, `weights` or `folders`.
+        topic: `programs`, `plug-ins`, `devices`, `weights` or `folders`.
         name: what was looked at.
         text: what was found, and what to do where that is needed.
         status: `broken` is what a run needs and has not got; `note` is only worth knowing.
@@ -62,6 +70,7 @@ def examine(out: Path | None) -> Iterator[Finding]:
         out: output folder of a run to come; None looks at none.
     """
     yield from examine_programs()
+    yield from examine_plug_ins()
     yield from examine_devices()
     yield from examine_weights()
     yield from examine_folders(out)
@@ -78,6 +87,13 @@ def examine_programs() -> Iterator[Finding]:
         elif extra in EXTRA_USES:
             yield _examine_extra(extra, packages)
     yield from _examine_import("torchvision.ops", "torch and torchvision of one release")
+
+
+def examine_plug_ins() -> Iterator[Finding]:
+    """Programs that ours works inside or hands its results to; their absence is no fault."""
+    for package, use in PLUG_IN_USES.items():
+        found = _find_version(package) or "not installed"
+        yield Finding("plug-ins", package, f"{found} ({use})")
 
 
 def _examine_import(module: str, wanted: str) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TextIO
 
@@ -40,11 +40,16 @@ EXIT_CODE_HELP = (
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """How a command talks: `quiet` keeps errors only; `as_json` puts events on stdout."""
+    """How a command talks: `quiet` keeps errors only; `as_json` puts events on stdout.
+
+    Attributes:
+        started: when the command began, by the monotonic clock, in seconds.
+    """
 
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
+    started: float = field(default_factory=time.monotonic, compare=False)
 
     def say(self, text: str) -> None:
         """A message for a person, on stderr."""

@@ -36,7 +36,7 @@ def count_progress(console: Console) -> Iterator[OnProgress]:
     if console.quiet or console.as_json:
         yield lambda what, done, total, note="": None
     elif sys.stderr.isatty():
-        yield from _bars()
+        yield from _bars(console.started)
     else:
         yield _Lines(console)
 
@@ -80,7 +80,12 @@ class _Rates:
         return (done - first) / max(self.last_call - started, 1e-9)
 
 
-def _bars() -> Iterator[OnProgress]:
+def _bars(started: float) -> Iterator[OnProgress]:
+    """Bars whose time elapsed is that of the whole command: loading weights is part of it.
+
+    Args:
+        started: when the command began, by the monotonic clock, in seconds.
+    """
     from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
@@ -103,11 +108,13 @@ def _bars() -> Iterator[OnProgress]:
     )
     tasks: dict[str, TaskID] = {}
     rates = _Rates()
-    with Progress(*columns, console=RichConsole(stderr=True)) as progress:
+    screen = RichConsole(stderr=True)
+    with Progress(*columns, console=screen, get_time=time.monotonic) as progress:
 
         def on_progress(what: str, done: int, total: int, note: str = "") -> None:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total, rate="", note="")
+                progress.tasks[-1].start_time = started
             rate = f"{rates.compute(what, done):.2f}/s"
             progress.update(tasks[what], completed=done, total=total, rate=rate, note=note)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,14 +15,16 @@ from ovsam_cli import doctor
 from ovsam_cli.model import hub
 
 Ovsam = Callable[..., Result]
+ROOT = Path(__file__).parent.parent.parent
+TOPICS = ("programs", "plug-ins", "devices", "weights", "folders")
 
 
 def test_a_sound_machine(ovsam: Ovsam, tmp_path: Path) -> None:
     done = ovsam("doctor", "--out", tmp_path / "new" / "run")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    for topic in ("programs", "devices", "weights", "folders"):
-        assert topic in lines
+    for topic in TOPICS:
+        assert lines.count(topic) == 1
     assert any("tiny.safetensors" in line and "sha256 ok" in line for line in lines)
     assert any("ovsam models download rn50x16" in line for line in lines)
     assert any(line.startswith("  out") and "not made yet" in line for line in lines)
@@ -31,7 +34,7 @@ def test_a_sound_machine(ovsam: Ovsam, tmp_path: Path) -> None:
 def test_json_lines(ovsam: Ovsam) -> None:
     rows = [json.loads(line) for line in ovsam("doctor", "--json").stdout.splitlines()]
     assert rows[-1]["event"] == "finished" and rows[-1]["num_broken"] == 0
-    assert {row["topic"] for row in rows[:-1]} == {"programs", "devices", "weights", "folders"}
+    assert {row["topic"] for row in rows[:-1]} == set(TOPICS)
     assert all({"ts", "level", "event", "name", "text", "status"} <= set(row) for row in rows[:-1])
 
 
@@ -70,8 +73,23 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_extra_says_what_its_absence_costs() -> None:
-    extras = set(doctor.list_requirements()) - {"", "dev", "docs"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"dev"}
     assert extras == set(doctor.EXTRA_USES)
+
+
+def test_programs_of_plug_ins_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(package: str) -> str:
+        if package == "fiftyone":
+            raise PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr(doctor, "version", find)
+    found = {one.name: one for one in doctor.examine_plug_ins()}
+    assert set(found) == {"cvat-cli", "cvat-sdk", "fiftyone", "supervision"}
+    assert found["cvat-sdk"].text.startswith("1.2.3 (")
+    assert found["fiftyone"].text.startswith("not installed (ovsam_cli.plugins.fiftyone")
+    assert {one.status for one in found.values()} == {"ok"}
 
 
 def test_a_folder_is_measured(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,16 @@ def test_bars_on_a_terminal(
         on_image_done(make_result(2))
     shown = capsys.readouterr().err
     assert "images" in shown and "2/2" in shown and "1 failed" in shown
+
+
+def test_time_elapsed_is_that_of_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading the weights is part of it: a run of 6 s said 0:00:01."""
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    console = Console(started=time.monotonic() - 65)
+    with count_progress(console) as on_progress:
+        on_progress("images", 1, 1)
+    shown = capsys.readouterr().err
+    assert "0:01:05" in shown or "0:01:06" in shown
