@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,62 @@ from numpy.typing import NDArray
 from ovsam_cli.structures import FloatArray, IntArray
 
 NUM_RESAMPLES = 1000
+INTERVALS = (
+    "95 %, images resampled 1,000 times; none (-) for objects of one image; where all are right, "
+    "or all wrong, Wilson's of as many trials as images"
+)
 CONFIDENCE = 0.95
+FEWEST_IMAGES = 2  # a single one drawn again and again is always itself
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over objects with its confidence interval; all nan without objects."""
+    """A mean over objects with its confidence interval.
+
+    Attributes:
+        mean: nan without objects.
+        low, high: nan where the objects cannot tell, see `find_interval`.
+        num_instances: objects.
+    """
 
     mean: float
     low: float
     high: float
     num_instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What is known of the values of a mean besides the mean: images, least and greatest value."""
+
+    num_images: int
+    least: float
+    greatest: float
+
+
+def find_interval(
+    means: NDArray[np.float64], spread: Spread, confidence: float
+) -> tuple[float, float]:
+    """Confidence interval of a mean from its resamples.
+
+    Objects of a single image give none: (nan, nan). Where all values are 0, or all are 1, every
+    resample says the same, as if the mean were certain; then the interval is Wilson's of a share
+    (Wilson 1927) with images as trials, since objects of one image fail together.
+
+    Args:
+        means: (R,) resampled means.
+        spread: of the values.
+        confidence: share of the resampled means inside the interval.
+    """
+    if spread.num_images < FEWEST_IMAGES or not len(means):
+        return np.nan, np.nan
+    if spread.least == spread.greatest and spread.least in (0.0, 1.0):
+        squared = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+        reach = squared / (spread.num_images + squared)
+        return (0.0, reach) if spread.least == 0 else (1 - reach, 1.0)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def estimate_mean(
@@ -51,7 +97,7 @@ def estimate_mean(
     sums, counts = np.bincount(rows, values), np.bincount(rows)
     draws = np.random.default_rng(seed).integers(len(sums), size=(num_resamples, len(sums)))
     means: NDArray[np.float64] = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    spread = Spread(len(sums), float(values.min()), float(values.max()))
+    low, high = find_interval(means, spread, confidence)
     mean = float(np.asarray(values, np.float64).mean())
-    return Estimate(mean, float(low), float(high), len(values))
+    return Estimate(mean, low, high, len(values))

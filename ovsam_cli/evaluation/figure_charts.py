@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from ovsam_cli.evaluation.bootstrap import Estimate
@@ -46,13 +47,17 @@ def draw_groups(title: str, metric: str, estimates: Mapping[str, Estimate]) -> s
     parts = []
     for row, (name, one) in enumerate(found):
         y = row * ROW_HEIGHT
-        low, high = NAMES_WIDTH + room * one.low, NAMES_WIDTH + room * one.high
+        line = ""
+        if not math.isnan(one.low):
+            low, high = NAMES_WIDTH + room * one.low, NAMES_WIDTH + room * one.high
+            line = (
+                f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{y + 12}" y2="{y + 12}"/>'
+            )
         parts.append(
             f"<g><title>{name}: {one.num_instances:,} objects</title>"
             f'<text class="name" x="{NAMES_WIDTH - 8}" y="{y + 16}" text-anchor="end">{name}</text>'
             f'<rect class="bar" x="{NAMES_WIDTH}" y="{y + 5}" width="{room * one.mean:.1f}" '
-            'height="14" rx="2"/>'
-            f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{y + 12}" y2="{y + 12}"/>'
+            f'height="14" rx="2"/>{line}'
             f'<text class="name" x="{WIDTH - 4}" y="{y + 16}" text-anchor="end">'
             f"{format_share(one.mean)}</text></g>"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,8 +42,8 @@ def list_rows(estimates: Mapping[str, Estimate], rank_keys: Sequence[str]) -> li
 
 
 def format_share(value: float | None) -> str:
-    """Three decimals without the zero before the point."""
-    if value is None:
+    """Three decimals without the zero before the point; `-` where there is no number."""
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.3f}"
 
@@ -53,7 +54,9 @@ def format_percent(value: float | None) -> str:
 
 
 def format_interval(estimate: Estimate) -> str:
-    """`[.612, .651]`."""
+    """`[.612, .651]`; `-` where there is none."""
+    if math.isnan(estimate.low):
+        return "-"
     return f"[{format_share(estimate.low)}, {format_share(estimate.high)}]"
 
 

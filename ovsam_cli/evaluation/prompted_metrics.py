@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from ovsam_cli.evaluation.bootstrap import INTERVALS
 from ovsam_cli.evaluation.figure_tables import draw_text_table
 from ovsam_cli.evaluation.metrics_file import FORMAT, describe_calibration, list_versions
 from ovsam_cli.evaluation.prompted import PromptedReport
@@ -59,7 +60,7 @@ def describe_protocol(report: PromptedReport) -> dict[str, JsonValue]:
         "vocabulary_sha256": None if vocabulary is None else vocabulary.sha256(),
         "split": plan.split.name,
         "max_images": request.max_images,
-        "intervals": "95 %, images resampled 1,000 times (Poisson bootstrap)",
+        "intervals": INTERVALS,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ovsam_cli.errors import ImageError
+from ovsam_cli.evaluation.bootstrap import INTERVALS
 from ovsam_cli.evaluation.figure_charts import (
     draw_confusions,
     draw_groups,
@@ -113,7 +114,7 @@ def _render_table(report: PromptedReport) -> str:
     head = "<tr><th></th><th></th><th>objects</th><th>mean</th><th>95 % interval</th></tr>"
     return (
         f'<section><h2>Figures</h2><div class="wide"><table>{head}{"".join(lines)}</table></div>'
-        "<p>Intervals: images resampled 1,000 times.</p></section>"
+        f"<p>Intervals: {html.escape(INTERVALS)}.</p></section>"
     )
 
 

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ovsam_cli.evaluation.bootstrap import CONFIDENCE, NUM_RESAMPLES, Estimate
+from ovsam_cli.evaluation.bootstrap import (
+    CONFIDENCE,
+    NUM_RESAMPLES,
+    Estimate,
+    Spread,
+    find_interval,
+)
 
 
 class StreamedMeans:
@@ -34,16 +40,14 @@ class StreamedMeans:
         Args:
             values: (series, value) of each object; an object may count in many series.
         """
-        sums: dict[str, list[float]] = {}
+        found: dict[str, list[float]] = {}
         for key, value in values:
-            entry = sums.setdefault(key, [0.0, 0.0])
-            entry[0] += value
-            entry[1] += 1
+            found.setdefault(key, []).append(value)
         weights = self._rng.poisson(1.0, self._num_resamples).astype(np.float64)
-        for key, (total, count) in sums.items():
+        for key, numbers in found.items():
             if key not in self._series:
                 self._series[key] = _Series(self._num_resamples)
-            self._series[key].add(total, count, weights)
+            self._series[key].add(numbers, weights)
 
     def estimate(self, *, confidence: float = CONFIDENCE) -> dict[str, Estimate]:
         """Mean and percentile interval of every series that has objects, by its name."""
@@ -52,21 +56,24 @@ class StreamedMeans:
 
 class _Series:
     def __init__(self, num_resamples: int) -> None:
-        self.total, self.count = 0.0, 0.0
+        self.total, self.count, self.num_images = 0.0, 0, 0
+        self.least, self.greatest = np.inf, -np.inf
         self.totals: NDArray[np.float64] = np.zeros(num_resamples)
         self.counts: NDArray[np.float64] = np.zeros(num_resamples)
 
-    def add(self, total: float, count: float, weights: NDArray[np.float64]) -> None:
+    def add(self, numbers: list[float], weights: NDArray[np.float64]) -> None:
+        total, count = sum(numbers), len(numbers)
         self.total += total
         self.count += count
+        self.num_images += 1
+        self.least = min(self.least, *numbers)
+        self.greatest = max(self.greatest, *numbers)
         self.totals += weights * total
         self.counts += weights * count
 
     def estimate(self, confidence: float) -> Estimate:
-        mean = self.total / self.count
         drawn = self.counts > 0
-        if not drawn.any():
-            return Estimate(mean, mean, mean, int(self.count))
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(self.totals[drawn] / self.counts[drawn], [tail, 1 - tail])
-        return Estimate(mean, float(low), float(high), int(self.count))
+        spread = Spread(self.num_images, self.least, self.greatest)
+        means = self.totals[drawn] / self.counts[drawn]
+        low, high = find_interval(means, spread, confidence)
+        return Estimate(self.total / self.count, low, high, self.count)

@@ -15,10 +15,17 @@ def test_equal_values_are_certain() -> None:
     assert (found.mean, found.low, found.high, found.num_instances) == (0.5, 0.5, 0.5, 6)
 
 
-def test_one_image_has_no_spread() -> None:
-    """Objects of one image are drawn together, so there is nothing to vary."""
+def test_one_image_has_no_interval() -> None:
+    """Objects of one image are drawn together, so there is nothing to vary, and nothing to say."""
     found = estimate_mean(np.asarray([0, 1, 1, 0], np.float32), np.zeros(4, np.int64))
-    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert found.mean == 0.5 and math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_all_wrong_is_not_certain() -> None:
+    """Wilson's 95 % interval for none of 22 ends at 14.87 %."""
+    found = estimate_mean(np.zeros(22, np.float32), np.arange(22))
+    assert (found.mean, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(0.14866, abs=1e-5)
 
 
 def test_two_images_give_three_means() -> None:

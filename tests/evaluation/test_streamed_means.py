@@ -26,11 +26,28 @@ def test_close_to_the_plain_bootstrap() -> None:
     assert found_mean.high == pytest.approx(wanted.high, abs=0.006)
 
 
-def test_one_object() -> None:
+@pytest.mark.parametrize("values", [[0.25], [1.0], [0.0, 1.0, 0.5]])
+def test_one_image_has_no_interval(values: list[float]) -> None:
+    """It used to be as narrow as could be: low and high were the mean."""
     streamed = StreamedMeans()
-    streamed.add_image([("all", 0.25)])
+    streamed.add_image(("all", value) for value in values)
+    streamed.add_image([("another", 1.0)])
     found = streamed.estimate()["all"]
-    assert (found.mean, found.low, found.high, found.num_instances) == (0.25, 0.25, 0.25, 1)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert np.isnan([found.low, found.high]).all()
+    assert found.num_instances == len(values)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_right_or_all_wrong(value: float) -> None:
+    """Wilson's interval for 0 of 12 images ends at 24.25 %; objects are not the trials."""
+    streamed = StreamedMeans()
+    for _ in range(12):
+        streamed.add_image([("all", value)] * 5)
+    found = streamed.estimate()["all"]
+    assert (found.mean, found.num_instances) == (value, 60)
+    wanted = (0.0, 0.24250) if value == 0 else (0.75750, 1.0)
+    assert (found.low, found.high) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_series_of_one_image_share_its_draws() -> None:

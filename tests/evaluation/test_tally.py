@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ovsam_cli.evaluation.figure_charts import draw_groups
 from ovsam_cli.evaluation.figure_tables import draw_figures, list_rows
 from ovsam_cli.evaluation.instance_rows import (
     ImageRow,
@@ -76,6 +77,19 @@ def test_groups_and_names() -> None:
     assert [case.instance.iou for case in found.worst] == [0.2, 0.5, 0.8]
     text = draw_figures(list_rows(found.estimates, CONTEXT.rank_keys))
     assert text.splitlines()[1].split() == ["mask", "IoU", "all", "3", ".500", *text_interval(text)]
+
+
+def test_groups_of_one_object_have_no_interval() -> None:
+    """`-` in table and chart, null in metrics.json; they used to look certain."""
+    rows = [image(1, instance(0.8)), image(2, instance(0.6)), image(3, instance(0.2, 2))]
+    found = tally_rows(rows, CONTEXT)
+    lines = draw_figures(list_rows(found.estimates, CONTEXT.rank_keys)).splitlines()
+    base, novel = lines[3:5]  # of the mask IoU
+    assert base.split() == ["base", "2", ".700", "[.600,", ".800]"]
+    assert novel.split() == ["novel", "1", ".200", "-"]
+    chart = draw_groups("IoU", "iou", found.estimates)
+    assert chart.count('class="range"') == chart.count('class="bar"') - 2  # novel, rare
+    assert "nan" not in chart
 
 
 def text_interval(text: str) -> list[str]:
