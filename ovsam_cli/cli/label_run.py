@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ovsam_cli.cli.console import Console, ExitCode
@@ -67,11 +66,7 @@ def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSu
 
 def _say_start(console: Console, run: Run) -> None:
     """What is about to be done with what, for `-v` and `--json`."""
-    facts, request = run.engine.facts, run.plan.request
-    set_by = request.command["set_by"] if request.command else {}
-    for name, source in set_by.items() if isinstance(set_by, Mapping) else ():
-        if source != "flag":
-            console.detail(f"{name} is set by the {source}")
+    facts = run.engine.facts
     console.detail(f"weights {facts.weights['name']}, sha256 {facts.weights['sha256']}")
     console.detail(f"{facts.device}, {facts.dtype}, {facts.batch_size} images a step")
     console.detail(f"{len(run.records)} images, {run.num_finished} of them finished before")

@@ -7,6 +7,9 @@ longer than everything else that a mistyped command or a `--help` needs.
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter, Parameter
 
 ENVIRONMENT_PREFIX = "OVSAM"
-CONFIG_META = "ovsam.config"  # where a command's context has the path of its --config
+# Where a command's context has the path of its --config, and whether -v was given.
+CONFIG_META, VERBOSE_META = "ovsam.config", "ovsam.verbose"
 _NUMBERS: dict[type[int] | type[float], str] = {int: "a whole number", float: "a number"}
 
 
@@ -28,11 +32,14 @@ class PlainCommand(TyperCommand):
     def get_params(self, ctx: Context) -> list[Parameter]:
         """The parameters with --config; options can stand in the environment too."""
         own = _with_false_flags(super().get_params(ctx))
+        names = {param.name for param in own}
+        if "quiet" in names and "verbose" not in names:
+            own.insert(-1, copy(_verbose_option()))
         path = command_names(ctx)
         for param in own:
             if isinstance(param, TyperOption) and path and param.name != "help":
                 name = next(iter(long_names(param)), param.name)
-                param.envvar = "_".join([ENVIRONMENT_PREFIX, *path, name]).upper().replace("-", "_")
+                param.envvar = name_variable([*path, name])
                 param.show_envvar = False  # one rule for all; a line an option says nothing more
         return [*own[:-1], _config_option(), *own[-1:]]  # --help stays the last
 
@@ -49,7 +56,19 @@ class PlainCommand(TyperCommand):
             kinds = get_type_hints(inspect.unwrap(self.callback)) if self.callback else {}
             for param in params:
                 _check_param(ctx, param, given.get(param.name), kinds.get(param.name))
-        return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _warn_of_unknown_variables(ctx, self.get_params(ctx))
+        return left
+
+    def invoke(self, ctx: Context) -> object:
+        """Run the command; with `-v` say more before and after."""
+        if not (ctx.params.get("verbose") or ctx.meta.get(VERBOSE_META)):
+            return super().invoke(ctx)
+        from ovsam_cli.cli.verbose import tell_more
+
+        with tell_more(ctx):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write arguments, then options under the titles of their panels."""
@@ -98,16 +117,44 @@ def command_names(ctx: Context) -> list[str]:
     return found
 
 
+def name_variable(words: Sequence[str]) -> str:
+    """The environment's name of a command's words, or of those and an option."""
+    return "_".join([ENVIRONMENT_PREFIX, *words]).upper().replace("-", "_")
+
+
+def _warn_of_unknown_variables(ctx: Context, params: list[Parameter]) -> None:
+    """A line on stderr for each `OVSAM_` variable that sets nothing."""
+    if not any(name.startswith(f"{ENVIRONMENT_PREFIX}_") for name in os.environ):
+        return
+    from ovsam_cli.cli.environment import describe_unknown
+
+    if not ctx.params.get("quiet"):
+        for line in describe_unknown(os.environ, ctx, params):
+            typer.echo(f"warning: {line}", err=True)
+
+
 @cache
 def _config_option() -> TyperOption:
     """Every command's --config; its value is not handed to the command."""
+    option = _make_option(_take_config)
+    option.envvar = f"{ENVIRONMENT_PREFIX}_CONFIG"
+    option.show_envvar = False
+    return option
+
+
+@cache
+def _verbose_option() -> TyperOption:
+    """The -v of commands that say nothing more themselves."""
+    return _make_option(_take_verbose)
+
+
+def _make_option(function: Callable[..., None]) -> TyperOption:
+    """The only option of a function, for commands that are not handed its value."""
     app = typer.Typer(add_completion=False)
-    app.command()(_take_config)
+    app.command()(function)
     (option,) = typer.main.get_command(app).params
     assert isinstance(option, TyperOption)
     option.expose_value = False
-    option.envvar = f"{ENVIRONMENT_PREFIX}_CONFIG"
-    option.show_envvar = False
     return option
 
 
@@ -117,6 +164,18 @@ def _take_config(
     ] = None,
 ) -> None:
     """Have the form of a command that takes --config."""
+
+
+def _note_verbose(ctx: typer.Context, is_wanted: bool) -> None:
+    ctx.meta[VERBOSE_META] = is_wanted
+
+
+def _take_verbose(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more.", callback=_note_verbose)
+    ] = False,
+) -> None:
+    """Have the form of a command that takes --verbose."""
 
 
 def _read_config(ctx: Context, params: list[Parameter], given: object) -> None:

@@ -141,3 +141,83 @@ def test_help_reads_no_file(ovsam: Ovsam, monkeypatch: pytest.MonkeyPatch) -> No
     done = ovsam("label", "--help")
     assert done.exit_code == 0
     assert "--config" in done.stdout and "OVSAM_LABEL_GRID" not in done.stdout
+
+
+def test_verbose_names_settings_in_force_unseen(
+    ovsam: Ovsam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command with -q has -v, whether it says more itself or not."""
+    monkeypatch.setenv("OVSAM_DOCTOR_OUT", str(tmp_path))
+    done = ovsam("doctor", "-v")
+    assert "out is set by the environment" in done.stderr.splitlines()
+    assert " s, at most " in done.stderr and " MiB of memory; ovsam " in done.stderr
+    assert " MiB of memory" not in ovsam("doctor", "-v", "-q").stderr
+    monkeypatch.setenv("OVSAM_DOCTOR_VERBOSE", "1")
+    assert " MiB of memory" in ovsam("doctor").stderr
+    assert ovsam("doctor", "--json").stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("label",),
+        ("eval", "prompted"),
+        ("eval", "grid"),
+        ("eval", "detections"),
+        ("train", "scenes"),
+        ("train", "clip2sam"),
+        ("export", "coco"),
+        ("export", "yolo-seg"),
+        ("bench",),
+        ("models", "download"),
+    ],
+)
+def test_quiet_and_verbose_everywhere(ovsam: Ovsam, words: tuple[str, ...]) -> None:
+    shown = ovsam(*words, "--help").stdout
+    assert "-v, --verbose" in shown and "-q, --quiet" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("OVSAM_DOCTOR_OTU", "sets nothing; did you mean OVSAM_DOCTOR_OUT?"),
+        ("OVSAM_CASHE", "sets nothing; did you mean OVSAM_CACHE?"),
+        ("OVSAM_DOKTOR_OUT", "sets nothing; did you mean OVSAM_DOCTOR_OUT?"),
+        ("OVSAM_THINGS", "sets nothing; see docs/settings.md"),
+    ],
+)
+def test_mistyped_variables_are_told(
+    ovsam: Ovsam, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    (line,) = ovsam("doctor").stderr.splitlines()
+    assert line.startswith(f"warning: {name} is no variable") and line.endswith(message)
+    assert ovsam("doctor", "-q").stderr == ""
+    assert ovsam("doctor", "--help").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OVSAM_LABEL_GIRD", "4"),  # `ovsam label` will say it
+        ("OVSAM_DOCTOR_OTU", ""),
+        ("OVSAM_PORT_80_TCP", "tcp://10.0.0.1:80"),  # Kubernetes, of a service called ovsam
+        ("OVSAM_SERVICE_HOST", "10.0.0.1"),
+    ],
+)
+def test_other_variables_are_not_told(
+    ovsam: Ovsam, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert ovsam("doctor").stderr == ""
+
+
+def test_variables_of_commands_whose_names_begin_alike(
+    ovsam: Ovsam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`export coco` leaves those of `export coco-results` alone, which finds its own."""
+    monkeypatch.setenv("OVSAM_EXPORT_COCO_RESULTS_OTU", "x")
+    nothing = tmp_path / "nothing"
+    assert "warning" not in ovsam("export", "coco", nothing, "--out", "a.json").stderr
+    told = ovsam("export", "coco-results", nothing, "--out", "a.json").stderr
+    assert "did you mean OVSAM_EXPORT_COCO_RESULTS_OUT?" in told
