@@ -81,7 +81,7 @@ def test_fish_asks_first_whether_there_is_anything() -> None:
 
 def test_fish_shows_each_command_with_its_help() -> None:
     lines = ask("fish", "ovsam ").splitlines()
-    told = {name: text for name, text in (line.split("\t") for line in lines)}
+    told = dict(line.split("\t") for line in lines)
     assert set(told) == set(COMMANDS)
     for name, text in told.items():
         assert COMMANDS[name].help.startswith(text.removesuffix("...")), name
