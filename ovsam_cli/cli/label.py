@@ -74,6 +74,14 @@ def label(
             help="Prompts a decoder call; auto: 64 on the CPU, 256 on CUDA.", rich_help_panel=MODEL
         ),
     ] = "auto",
+    threads: Annotated[
+        str,
+        typer.Option(
+            help="CPU threads a process; auto: as the run began, else all cores. Last digits of "
+            "results on a CPU depend on it.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "auto",
     compile_mode: Annotated[
         CompileMode,
         typer.Option(
@@ -209,6 +217,7 @@ def label(
             dtype=dtype,
             batch_size=asked.parse_size("--batch-size", batch_size),
             prompts_per_batch=asked.parse_size("--prompts-per-batch", prompts_per_batch),
+            threads=asked.parse_size("--threads", threads),
             compile=compile_mode,
             fusion=fusion,
             min_score=min_score,

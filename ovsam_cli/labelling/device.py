@@ -1,8 +1,7 @@
-"""Choosing the device a run computes on."""
+"""Choosing the device a run computes on, and its threads."""
 
 from __future__ import annotations
 
-import os
 import platform
 
 import torch
@@ -36,10 +35,14 @@ def list_devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def share_cores(num_cores: int) -> None:
-    """Let this process compute with so many threads, unless OMP_NUM_THREADS says how many."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_cores)
+def use_threads(num_threads: int) -> None:
+    """Let this process compute with so many threads, whatever OMP_NUM_THREADS says."""
+    torch.set_num_threads(num_threads)
+
+
+def count_threads() -> int:
+    """Threads that this process computes with: OMP_NUM_THREADS, else as many as it has cores."""
+    return torch.get_num_threads()
 
 
 def describe_device(device: torch.device) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.labelling.device import list_devices
+from ovsam_cli.labelling.device import count_threads, list_devices
 from ovsam_cli.labelling.device_worker import run_device
 from ovsam_cli.labelling.distributed import Dispatcher
 from ovsam_cli.labelling.engine import LabelJob
@@ -88,9 +88,18 @@ def open_device_engine(
     """
     small = plan.without_images()
     num_cores = max(1, count_cores() // len(devices))
+    # As many as one process alone would take: the result does not depend on how many there are.
+    num_threads = plan.request.options.threads or count_threads()
+    if num_threads * devices.count("cpu") > count_cores() > 1:
+        on_message(
+            f"{devices.count('cpu')} processes of {num_threads} threads share {count_cores()} "
+            f"cores; from a run's start, --threads {num_cores} would be faster"
+        )
 
     def make_work(device: str, batch_size: int | None) -> Work:
-        options = small.request.options
+        options = replace(
+            small.request.options, threads=num_threads if device == "cpu" else num_cores
+        )
         if batch_size is not None:
             options = replace(options, batch_size=batch_size)
         request = replace(small.request, devices=device, options=options)

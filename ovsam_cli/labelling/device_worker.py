@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
-from ovsam_cli.labelling.device import share_cores
 from ovsam_cli.labelling.journal_part import PartWriter
 from ovsam_cli.labelling.local_engine import LocalEngine, build_read_options, find_prompts
 from ovsam_cli.labelling.pipeline import label_batches
@@ -27,7 +26,7 @@ def run_device(
     Args:
         end: towards the parent.
         plan: without its images; its request names the device.
-        num_cores: for this process's threads.
+        num_cores: for the threads that read and finish images.
         on_start: what a program does for a process of its own, first of all.
 
     Raises:
@@ -36,7 +35,6 @@ def run_device(
     warnings.simplefilter("ignore")  # a worker has no terminal; what counts is in its rows
     if on_start is not None:
         on_start()
-    share_cores(num_cores)
     engine = LocalEngine.open(plan, on_message=lambda text: end.send(Notice(text)))
     end.send(engine.facts)
     begin = end.wait_for_begin()

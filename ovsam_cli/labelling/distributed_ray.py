@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovsam_cli.errors import DeviceError, InputError, OvsamError
+from ovsam_cli.labelling.device import count_threads
 from ovsam_cli.labelling.local_engine import LocalEngine
 from ovsam_cli.labelling.part_labelling import PartWorker
 from ovsam_cli.labelling.part_ledger import PartJob, PartLedger, PartStats
@@ -46,12 +47,14 @@ class Workers:
         count: actors, one a device.
         device: of each, as it sees it.
         num_cpus, num_gpus: of the cluster for each.
+        num_threads: that each computes with where the request does not say.
     """
 
     count: int
     device: str
     num_cpus: int
     num_gpus: int
+    num_threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +134,18 @@ def choose_workers(devices: str) -> Workers:
 
     resources = ray.cluster_resources()
     num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    cores = [int(count) for count in nodes if count >= 1] or [1]
+    # As many as a process without Ray would take: the result is the same.
+    num_threads = count_threads() if len(cores) == 1 else min(cores)
     names = devices.split(",")
     if devices in ("cuda", "all") or (devices == "auto" and num_gpus):
         if not num_gpus:
             raise InputError(f"--devices {devices}: the Ray cluster has no GPU; use cpu")
-        return Workers(num_gpus, "cuda", max(1, num_cpus // num_gpus), 1)
+        per_gpu = max(1, num_cpus // num_gpus)
+        return Workers(num_gpus, "cuda", per_gpu, 1, per_gpu)
     if devices in ("auto", "cpu"):
-        nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-        cores = [int(count) for count in nodes if count >= 1] or [1]
-        return Workers(len(cores), "cpu", min(cores), 0)
+        return Workers(len(cores), "cpu", min(cores), 0, num_threads)
     if set(names) != {"cpu"}:
         raise InputError(
             f"--devices {devices}: with --engine ray the cluster hands out its devices; choose "
@@ -147,13 +153,17 @@ def choose_workers(devices: str) -> Workers:
         )
     if len(names) > num_cpus:
         raise InputError(f"--devices {devices}: the Ray cluster has only {num_cpus} cores")
-    return Workers(len(names), "cpu", num_cpus // len(names), 0)
+    return Workers(len(names), "cpu", num_cpus // len(names), 0, num_threads)
 
 
 def for_worker(plan: RunPlan, workers: Workers, *, batch_size: int | None = None) -> RunPlan:
     """A plan without images, as an actor needs it."""
     request = plan.request
-    options = replace(request.options, batch_size=batch_size or request.options.batch_size)
+    options = replace(
+        request.options,
+        batch_size=batch_size or request.options.batch_size,
+        threads=request.options.threads or workers.num_threads,
+    )
     return replace(
         plan.without_images(), request=replace(request, devices=workers.device, options=options)
     )
@@ -209,7 +219,7 @@ def _build_dataset(work: Work, workers: Workers, jobs: Sequence[PartJob]) -> Dat
     parts = ray.data.from_items(rows, override_num_blocks=len(rows))
     return parts.map_batches(
         RayLabeller,
-        fn_constructor_args=(work, workers.num_cpus),
+        fn_constructor_args=(work,),
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(rows))),
@@ -221,10 +231,7 @@ def _build_dataset(work: Work, workers: Workers, jobs: Sequence[PartJob]) -> Dat
 class RayLabeller:
     """An actor's work on Ray Data's batches of one part each; it builds its labeller once."""
 
-    def __init__(self, work: Work, num_cores: int) -> None:
-        from ovsam_cli.labelling.device import share_cores  # torch loads here, in the actor
-
-        share_cores(num_cores)
+    def __init__(self, work: Work) -> None:
         engine = LocalEngine.open(work.plan, on_message=lambda text: None)
         ledger = PartLedger(open_folder(work.place))
         self._worker = PartWorker(work.plan, engine, ledger, work.header)

@@ -11,6 +11,7 @@ from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue
 
 MANIFEST_FORMAT = "ovsam-run-1"
+THREADS = "options.threads"  # of a process on a CPU, among the settings
 SHOWN_CHARACTERS = 40  # of a setting's value in a message; digests are told apart by less
 
 

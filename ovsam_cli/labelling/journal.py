@@ -17,7 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from ovsam_cli.labelling.fingerprint import Fingerprint, check_manifest, write_manifest
+from ovsam_cli.labelling.fingerprint import (
+    Fingerprint,
+    check_manifest,
+    read_settings,
+    write_manifest,
+)
 from ovsam_cli.labelling.journal_index import (
     FINISHED_FILE,
     MANIFEST_FILE,
@@ -33,6 +38,7 @@ from ovsam_cli.labelling.journal_part import (
 )
 from ovsam_cli.labelling.run_folder import STATE_FOLDER, RunLock
 from ovsam_cli.outputs.files import output_error
+from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.structures import ImageRecord, ImageResult
 
 
@@ -162,6 +168,16 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def read_state_settings(out: Path) -> dict[str, JsonValue]:
+    """The settings of the run in an output folder; empty where there is none.
+
+    Raises:
+        InputError: its manifest is damaged.
+    """
+    manifest = out / STATE_FOLDER / MANIFEST_FILE
+    return read_settings(manifest) if manifest.exists() else {}
 
 
 def _prepare_state(state: Path, fingerprint: Fingerprint, *, restart: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.labelling.compiling import compile_model, is_worth_compiling
-from ovsam_cli.labelling.device import choose_device, choose_dtype
+from ovsam_cli.labelling.device import choose_device, choose_dtype, use_threads
 from ovsam_cli.labelling.options import LabelOptions
 from ovsam_cli.labelling.plan import RunPlan
 from ovsam_cli.labelling.prompt_chunks import list_chunk_sizes
@@ -46,6 +46,8 @@ def build_labeller(
     """
     request = plan.request
     device = choose_device(request.devices)
+    if request.options.threads is not None:
+        use_threads(request.options.threads)
     loaded = load_model(request.model, device=device, on_message=on_message)
     prepare_for_inference(loaded.model)
     config = loaded.config

@@ -43,6 +43,8 @@ class LabelOptions:
         dtype: number format of the image encoder and decoder.
         batch_size: images a step; None is 1 on the CPU and 8 on CUDA.
         prompts_per_batch: prompts a decoder call; None is 64 on the CPU and 256 on CUDA.
+        threads: of a process that computes on the CPU, where they decide the last digits; None is
+            what the run in this folder began with, else torch's own number.
         compile: whether the network is compiled; `auto` does so for long runs on CUDA.
         fusion: `auto` joins both recognition branches, `head` and `clip` use one.
         min_score: lowest score of a name, in [0, 1].
@@ -62,6 +64,7 @@ class LabelOptions:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: int | None = None
     prompts_per_batch: int | None = None
+    threads: int | None = None
     compile: CompileMode = "auto"
     fusion: Literal["auto", "head", "clip"] = "auto"
     min_score: float = 0.0

@@ -116,8 +116,7 @@ class PartLedger:
             for name in [name for name in names if _is_ours(name)]:
                 self.folder.remove(name)
             names = [name for name in names if not _is_ours(name)]
-        content = self.folder.read(MANIFEST_NAME)
-        if content is None:
+        if self.folder.read(MANIFEST_NAME) is None:
             if names and not overwrite:
                 raise InputError(
                     f"{self.folder.location}: is not empty and holds no parts of ovsam (found "
@@ -126,16 +125,27 @@ class PartLedger:
             whole = {"format": LEDGER_FORMAT, "settings": dict(settings)}
             self.folder.write(MANIFEST_NAME, json.dumps(whole, indent=1).encode() + b"\n")
             return dict(settings)
-        return self._compare(content, settings)
+        return self._compare(settings)
 
-    def _compare(self, content: bytes, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def read_settings(self) -> dict[str, JsonValue]:
+        """Settings of the run that is there; empty where there is none.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        content = self.folder.read(MANIFEST_NAME)
+        if content is None:
+            return {}
         try:
-            was: dict[str, JsonValue] = json.loads(content)["settings"]
+            return dict(json.loads(content)["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.folder.location}/{MANIFEST_NAME}: cannot be read ({error}); drop that run "
                 "with --restart"
             ) from error
+
+    def _compare(self, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        was = self.read_settings()
         kept = {name: value for name, value in was.items() if name.startswith("parts.")}
         differences = [
             f"{name}: was {before}, now {after}"

@@ -20,6 +20,7 @@ from ovsam_cli.labelling.distributed_ray import (
     iter_labelled,
     open_cluster,
 )
+from ovsam_cli.labelling.kept_threads import keep_threads
 from ovsam_cli.labelling.part_ledger import (
     LEDGER,
     PartJob,
@@ -104,6 +105,8 @@ def open_ray_run(plan: RunPlan, *, on_message: Callable[[str], None]) -> Iterato
         if isinstance(place, Path):
             stack.enter_context(prepare_output(place, overwrite=True))  # the ledger looks inside
         ledger = PartLedger(open_folder(place))
+        if not plan.request.restart:
+            plan = keep_threads(plan, ledger.read_settings())
         stack.enter_context(open_cluster(plan.request.address))
         workers = choose_workers(plan.request.devices)
         on_message(f"Ray: {workers.count} x {workers.device}, {workers.num_cpus} cores each")

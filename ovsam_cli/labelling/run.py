@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -17,7 +17,8 @@ from ovsam_cli.labelling.engine import LabelEngine, LabelJob
 from ovsam_cli.labelling.failure_limit import FailureLimit
 from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.finished_files import compute_source_hash, read_finished, write_finished
-from ovsam_cli.labelling.journal import Journal
+from ovsam_cli.labelling.journal import Journal, read_state_settings
+from ovsam_cli.labelling.kept_threads import keep_threads
 from ovsam_cli.labelling.local_engine import LocalEngine
 from ovsam_cli.labelling.options import LabelRequest
 from ovsam_cli.labelling.plan import RunPlan, plan_run
@@ -113,10 +114,11 @@ def open_run(
         check_shards_folder(request.out, overwrite=request.overwrite)
     if plan.send_to is not None:
         check_target(plan.send_to, overwrite=request.overwrite)
-    with (
-        prepare_output(plan.out, overwrite=request.overwrite) as lock,
-        _open_engine(plan, on_message, on_worker_start) as engine,
-    ):
+    with ExitStack() as stack:
+        lock = stack.enter_context(prepare_output(plan.out, overwrite=request.overwrite))
+        if not request.restart:
+            plan = keep_threads(plan, read_state_settings(plan.out))
+        engine = stack.enter_context(_open_engine(plan, on_message, on_worker_start))
         fingerprint = _bind_to_shard(plan, engine.facts)
         records = list_records(plan, engine.facts)
         with Journal.open(plan.out, fingerprint, restart=request.restart, lock=lock) as journal:

@@ -113,6 +113,7 @@ def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) ->
     if options["temperature"] == 1:  # likewise runs of weights that were not calibrated
         del options["temperature"]
     options["dtype"] = _dtype_name(labeller)
+    options["device"] = labeller.device.type
     options["text_embeddings"] = labeller.text_hash
     options["base_names"] = plan.base_vocabulary.sha256() if plan.base_vocabulary else None
     return Fingerprint(
@@ -125,8 +126,12 @@ def build_fingerprint(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) ->
 
 
 def _resolved_options(labeller: Labeller) -> dict[str, JsonValue]:
-    """The run's options, with defaults that depend on the mode or the model filled in."""
+    """The run's options, with defaults that depend on mode, model or machine filled in."""
+    from ovsam_cli.labelling.device import count_threads  # torch is there by now
+
     return asdict(labeller.options) | {
+        # On a CPU sums are cut into as many pieces as there are threads, and rounded so.
+        "threads": count_threads() if labeller.device.type == "cpu" else None,
         "min_stability": labeller.stability_cut,
         "temperature": labeller.temperature,
         "min_predicted_iou": labeller.predicted_iou_cut,

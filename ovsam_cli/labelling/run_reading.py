@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.labelling.fingerprint import compare_settings, read_settings
+from ovsam_cli.labelling.fingerprint import THREADS, compare_settings, read_settings
 from ovsam_cli.labelling.journal_index import MANIFEST_FILE, RowIndex, read_run
 from ovsam_cli.labelling.run_description import RunDescription, iter_images, read_description
 from ovsam_cli.labelling.run_folder import STATE_FOLDER
@@ -29,7 +29,8 @@ from ovsam_cli.outputs.coco import CocoCategory, CocoOptions
 from ovsam_cli.structures import ImageRecord, ImageResult
 
 NUM_LISTED = 8  # shards named one by one before the rest is counted
-OF_ONE_SHARD = "options.shard.index"  # the only setting in which shards of one run differ
+# Settings in which shards of one run may differ: which it is, and how many threads its machine had.
+MAY_DIFFER = {"options.shard.index", THREADS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def _check_settings(folders: Sequence[Path]) -> None:
         differences = [
             f"{name}: {before} there, {after} here"
             for name, before, after in compare_settings(first, settings)
-            if name != OF_ONE_SHARD
+            if name not in MAY_DIFFER
         ]
         if differences:
             raise InputError(
