@@ -1,78 +1,174 @@
-"""Tables of a model card from the `metrics.json` of `ovsam eval prompted`.
+"""Tables of a model card from the `metrics.json` of `ovsam eval prompted` and `calibrate`.
 
     ovsam eval prompted photos --model tiny --out eval/photos-box
     ovsam eval prompted photos --baseline ellipse --out eval/photos-ellipse
     python benchmarks/eval_tables.py --card docs/model-card-tiny.md \\
-        "COCO photos=eval/photos-box/metrics.json" "COCO photos=eval/photos-ellipse/metrics.json"
+        "COCO photos=eval/photos-*/metrics.json"
 
-The tables go between `<!-- eval -->` and `<!-- /eval -->`; without `--card` they are printed.
+A file may be a pattern. What is given decides which tables there are: masks and names (`eval`),
+names by crops and by the whole model (`ladder`), the paper's protocol (`paper`), temperatures
+(`calibration`). With `--card` each goes between its markers, such as `<!-- eval -->` and
+`<!-- /eval -->`; else all are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from card_tables import draw_markdown, fill_card, format_bold
+
 from ovsam_cli.errors import InputError, OvsamError
+from ovsam_cli.evaluation.bootstrap import Estimate
 from ovsam_cli.evaluation.figure_tables import format_share
-from ovsam_cli.outputs.files import write_whole_file
 
-START, END = "<!-- eval -->", "<!-- /eval -->"
-BASELINES = {"ellipse": "(ellipse in the box)", "box-fill": "(box filled)"}
+SHAPES = {"ellipse": "(ellipse in the box)", "box-fill": "(box filled)"}
+STEPS = {
+    "image-crop": "second branch, crop of the image",
+    "feature-crop": "second branch, crop of its features",
+    "none": "both branches",
+}
+CROPS = ("image-crop", "feature-crop")
 SIZES = ("small", "medium", "large")
+AS_SHIPPED, SCALED = ", boxes as shipped", ", boxes scaled"
 Metrics = Mapping[str, object]
+Named = tuple[str, Metrics]
 
 
-def read_metrics(spec: str) -> tuple[str, dict[str, object]]:
-    """Read `NAME=FILE`.
+def read_metrics(spec: str) -> list[Named]:
+    """Read `NAME=FILE`, where the file may be a pattern; in order of prompts and baselines.
 
     Raises:
         InputError: not of this form, or no such metrics.
     """
-    name, _, path = spec.partition("=")
+    name, _, pattern = spec.partition("=")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["command"] != "prompted":
-            raise ValueError(f"of `ovsam eval {content['command']}`")
+        paths = sorted(glob.glob(pattern))
+        if not paths:
+            raise ValueError("no such file")
+        found = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+        for content in found:
+            if content["command"] not in ("prompted", "calibrate"):
+                raise ValueError(f"of `ovsam eval {content['command']}`")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{spec}: expected NAME=metrics.json of eval prompted ({error})"
+            f"{spec}: expected NAME=metrics.json of eval prompted or calibrate ({error})"
         ) from error
-    return name, content
+    return [(name, one) for one in sorted(found, key=_find_place)]
 
 
-def draw_tables(parts: Sequence[tuple[str, Metrics]]) -> str:
-    """Masks, then names, as Markdown."""
-    masks = [_mask_row(name, one) for name, one in parts]
-    names = [row for name, one in parts for row in _name_rows(name, one)]
-    head = ["data", "prompt", *SIZES, "mean IoU", "boundary IoU"]
-    text = _draw(head, masks)
+def _find_place(metrics: Metrics) -> tuple[int, str]:
+    """Models before shapes, boxes before points."""
+    protocol = _part(metrics, "protocol")
+    baselines = ["none", *SHAPES, *STEPS]
+    return baselines.index(str(protocol.get("baseline", "none"))), str(protocol.get("prompt"))
+
+
+def draw_parts(found: Sequence[Named]) -> dict[str, str]:
+    """The tables as Markdown by name of their place in the card; none without rows."""
+    prompted = [one for one in found if one[1]["command"] == "prompted"]
+    paper = [one for one in prompted if _part(one[1], "protocol")["name"] == "paper"]
+    own = [one for one in prompted if one not in paper]
+    plain = [one for one in own if _baseline(one[1]) in ("none", *SHAPES)]
+    cropped = {name for name, one in own if _baseline(one) in CROPS}
+    parts = {
+        "eval": _draw_eval(plain),
+        "ladder": _draw_ladder([one for one in own if one[0] in cropped]),
+        "paper": _draw_paper(paper),
+        "calibration": _draw_calibration([one for one in found if one not in prompted]),
+    }
+    return {name: text for name, text in parts.items() if text}
+
+
+def _draw_eval(found: Sequence[Named]) -> str:
+    """Masks, then names."""
+    if not found:
+        return ""
+    masks = [_mask_row(name, one) for name, one in found]
+    names = [row for name, one in found for row in _name_rows(name, one)]
+    text = draw_markdown(["data", "prompt", *SIZES, "mean IoU", "boundary IoU"], masks)
     if names:
-        text += "\n\n" + _draw(["data", "prompt", "names", "top-1", "top-5", "ECE"], names)
+        header = ["data", "prompt", "names", "top-1", "top-5", "ECE"]
+        text += "\n\n" + draw_markdown(header, names)
     return text
 
 
 def _mask_row(name: str, metrics: Metrics) -> list[str]:
-    sizes = [format_share(_mean(metrics, f"iou|{size}")) for size in SIZES]
-    whole = [_bold(metrics, f"{metric}|all") for metric in ("iou", "boundary_iou")]
+    sizes = [_share(metrics, f"iou|{size}") for size in SIZES]
+    whole = [format_bold(_estimate(metrics, f"{one}|all")) for one in ("iou", "boundary_iou")]
     return [_describe(name, metrics), _prompt(metrics), *sizes, *whole]
 
 
 def _name_rows(name: str, metrics: Metrics) -> list[list[str]]:
-    protocol = _part(metrics, "protocol")
-    accuracies = protocol["accuracies"]
-    assert isinstance(accuracies, list)
     rows = []
-    for number, key in enumerate(accuracies):
+    for number, key in enumerate(_accuracies(metrics)):
         calibration = metrics["calibration"]
         error = calibration["expected_error"] if isinstance(calibration, dict) else None
-        shares = [_bold(metrics, f"{top} {key}|all") for top in ("top1", "top5")]
+        shares = [format_bold(_estimate(metrics, f"{top} {key}|all")) for top in ("top1", "top5")]
         shown = format_share(error) if number == 0 else ""
-        rows.append([_describe(name, metrics), _prompt(metrics), str(key), *shares, shown])
+        rows.append([_describe(name, metrics), _prompt(metrics), key, *shares, shown])
     return rows
+
+
+def _draw_ladder(found: Sequence[Named]) -> str:
+    """Who names an object, from a mere crop to the whole model; the masks are the same."""
+    if not found:
+        return ""
+    steps = [*STEPS]
+    rows = []
+    for name, one in found:
+        if _baseline(one) in STEPS:
+            key, prompt = _accuracies(one)[0], str(_part(one, "protocol")["prompt"])
+            tops = [format_bold(_estimate(one, f"{top} {key}|all")) for top in ("top1", "top5")]
+            order = (_describe(name, one), prompt, steps.index(_baseline(one)))
+            rows.append((order, [*order[:2], STEPS[_baseline(one)], key, *tops]))
+    header = ["data", "prompt", "named by", "names", "top-1", "top-5"]
+    return draw_markdown(header, [row for _, row in sorted(rows)], num_grouped=2)
+
+
+def _draw_paper(found: Sequence[Named]) -> str:
+    """Mask IoU of base and novel names, top-1 by each variant of CLIP's box."""
+    if not found:
+        return ""
+    rows = []
+    for name, one in found:
+        base, novel = (_estimate(one, f"iou|{group}") for group in ("base", "novel"))
+        counts = [0 if group is None else group.num_instances for group in (base, novel)]
+        data = f"{name}: {counts[0]} objects of seen names, {counts[1]} of others"
+        key = _accuracies(one)[0].removesuffix(AS_SHIPPED)
+        variants = [_estimate(one, f"top1 {key}{box}|all") for box in (AS_SHIPPED, SCALED)]
+        unseen = _estimate(one, f"top1 {key}{SCALED}|novel")
+        cells = [format_bold(value) for value in (base, novel, *variants, unseen)]
+        rows.append([data, str(_part(one, "protocol")["prompt"]), *cells])
+    header = ["data", "prompt", "IoU seen", "IoU others"]
+    header += [f"top-1{box}" for box in (AS_SHIPPED, SCALED)]
+    return draw_markdown([*header, "top-1 others"], rows)
+
+
+def _draw_calibration(found: Sequence[Named]) -> str:
+    if not found:
+        return ""
+    rows = []
+    for name, one in found:
+        errors = []
+        for key in ("before", "after"):
+            error = _part(one, key)["expected_error"]
+            assert isinstance(error, float)
+            errors.append(format_share(error))
+        data, protocol = _part(one, "data"), _part(one, "protocol")
+        temperature = one["temperature"]
+        assert isinstance(temperature, float)
+        described = f"{name}: {data['num_named']} objects"
+        prompt, fusion = str(protocol["prompt_rule"]), str(protocol["fusion"])
+        branches = "both" if fusion == "auto" else f"{fusion} alone"
+        rows.append([described, prompt, branches, f"{temperature:.2f}", *errors])
+    rows.sort(key=lambda row: row[0] + row[2])
+    header = ["fitted on", "prompt", "branches", "temperature", "ECE at 1", "ECE, cross-fitted"]
+    return draw_markdown(header, rows)
 
 
 def _describe(name: str, metrics: Metrics) -> str:
@@ -81,14 +177,21 @@ def _describe(name: str, metrics: Metrics) -> str:
 
 
 def _prompt(metrics: Metrics) -> str:
-    protocol = _part(metrics, "protocol")
-    baseline = str(protocol["baseline"])
-    if baseline in BASELINES:
-        return BASELINES[baseline]
-    more = "" if baseline == "none" else f" ({baseline})"
+    protocol, baseline = _part(metrics, "protocol"), _baseline(metrics)
+    if baseline in SHAPES:
+        return SHAPES[baseline]
     fusion = "" if protocol["fusion"] == "auto" else f", {protocol['fusion']} alone"
-    paper = ", paper's protocol" if protocol.get("name") == "paper" else ""
-    return f"{protocol['prompt']}{fusion}{paper}{more}"
+    return f"{protocol['prompt']}{fusion}"
+
+
+def _baseline(metrics: Metrics) -> str:
+    return str(_part(metrics, "protocol")["baseline"])
+
+
+def _accuracies(metrics: Metrics) -> list[str]:
+    found = _part(metrics, "protocol")["accuracies"]
+    assert isinstance(found, list)
+    return found
 
 
 def _part(metrics: Metrics, key: str) -> Mapping[str, object]:
@@ -97,45 +200,14 @@ def _part(metrics: Metrics, key: str) -> Mapping[str, object]:
     return found
 
 
-def _mean(metrics: Metrics, key: str) -> float | None:
+def _estimate(metrics: Metrics, key: str) -> Estimate | None:
     found = _part(metrics, "estimates").get(key)
-    return float(found["mean"]) if isinstance(found, dict) else None
+    return Estimate.from_json(found) if isinstance(found, dict) else None
 
 
-def _bold(metrics: Metrics, key: str) -> str:
-    found = _part(metrics, "estimates").get(key)
-    if not isinstance(found, dict):
-        return ""
-    interval = f"[{format_share(found['low'])}, {format_share(found['high'])}]"
-    return f"**{format_share(found['mean'])}** {interval}"
-
-
-def _draw(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a first cell like that of the row above is left empty."""
-    shown = [[*row] for row in rows]
-    for number in range(len(rows) - 1, 0, -1):
-        if rows[number][0] == rows[number - 1][0]:
-            shown[number][0] = ""
-    lines = [list(header), ["---"] * len(header), *shown]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def fill_card(card: Path, tables: str) -> None:
-    """Put tables between the two markers of a Markdown file; the rest stays.
-
-    Raises:
-        InputError: the file is missing, or has not each marker once, in order.
-    """
-    try:
-        text = card.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{card}: cannot be read: {error.strerror}") from error
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end) or START in rest or END in after:
-        raise InputError(f"{card}: expected {START} and then {END}, each once")
-    with write_whole_file(card) as file:
-        file.write(f"{before}{START}\n\n{tables}\n\n{END}{after}".encode())
+def _share(metrics: Metrics, key: str) -> str:
+    found = _estimate(metrics, key)
+    return "-" if found is None else format_share(found.mean)
 
 
 def main() -> None:
@@ -143,15 +215,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("metrics", nargs="+", metavar="NAME=FILE", help="metrics.json of a run")
+    parser.add_argument("metrics", nargs="+", metavar="NAME=FILE", help="metrics.json of runs")
     parser.add_argument("--card", type=Path, help="Markdown file whose tables are filled")
     arguments = parser.parse_args()
     try:
-        tables = draw_tables([read_metrics(spec) for spec in arguments.metrics])
+        parts = draw_parts([one for spec in arguments.metrics for one in read_metrics(spec)])
         if arguments.card is None:
-            sys.stdout.write(tables + "\n")
+            sys.stdout.write("\n\n".join(parts.values()) + "\n")
         else:
-            fill_card(arguments.card, tables)
+            fill_card(arguments.card, parts)
     except OvsamError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -1,19 +1,17 @@
-"""Figures as tables: for the terminal, and between the markers of a model card."""
+"""Figures as tables: for the terminal, and for a model card."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from card_tables import draw_markdown, format_bold
 from figure_speed import Speed
 from figures import SetFigures
 
-from ovsam_cli.errors import InputError
-from ovsam_cli.evaluation.bootstrap import Estimate
-from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.evaluation.figure_tables import format_share
 
-START, END = "<!-- figures -->", "<!-- /figures -->"
+CARD_PART = "figures"  # between which markers of the card
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,10 @@ def draw_near_table(sets: Sequence[SetFigures]) -> str:
         if "near top1" in one.estimates:
             count = one.estimates["near top1"].num_instances
             names = f"{one.num_names} (`{one.vocabulary}`): {count} objects"
-            shares = [_bold(one, f"near top{top}") for top in (1, 5)]
+            shares = [format_bold(one.estimates.get(f"near top{top}")) for top in (1, 5)]
             rows.append([_describe(one), names, *shares])
-    return _draw(["names near an ImageNet class", "of", "top-1", "top-5"], rows)
+    header = ["names near an ImageNet class", "of", "top-1", "top-5"]
+    return draw_markdown(header, rows, num_grouped=2)
 
 
 def draw_quality_table(sets: Sequence[SetFigures]) -> str:
@@ -98,38 +97,7 @@ def draw_quality_table(sets: Sequence[SetFigures]) -> str:
         for one in sets
     ]
     header = ["mean error of the predicted IoU", "box prompts", "centre points"]
-    return _draw(header, rows)
-
-
-def fill_card(card: Path, figures: Figures) -> None:
-    """Put the tables between the two markers of a Markdown file; the rest stays.
-
-    Raises:
-        InputError: the file is missing, or has not each marker once, in order.
-        OutputError: the file cannot be written.
-    """
-    try:
-        text = card.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{card}: cannot be read: {error.strerror}") from error
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end) or START in rest or END in after:
-        raise InputError(f"{card}: expected {START} and then {END}, each once")
-    with write_whole_file(card) as file:
-        tables = draw_tables(figures)
-        file.write(f"{before}{START}\n\n{tables}\n\n{END}{after}".encode())
-
-
-def _draw(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a first cell like that of the row above is left empty."""
-    shown = [[*row] for row in rows]
-    for number in range(len(rows) - 1, 0, -1):
-        for column in range(min(2, len(header) - 1)):
-            if rows[number][: column + 1] == rows[number - 1][: column + 1]:
-                shown[number][column] = ""
-    lines = [list(header), ["---"] * len(header), *shown]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return draw_markdown(header, rows)
 
 
 def _describe(one: SetFigures) -> str:
@@ -138,18 +106,4 @@ def _describe(one: SetFigures) -> str:
 
 def _plain(one: SetFigures, key: str) -> str:
     estimate = one.estimates.get(key)
-    return "" if estimate is None else _share(estimate.mean)
-
-
-def _bold(one: SetFigures, key: str) -> str:
-    estimate = one.estimates.get(key)
-    return "" if estimate is None else f"**{_share(estimate.mean)}** {_interval(estimate)}"
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"[{_share(estimate.low)}, {_share(estimate.high)}]"
-
-
-def _share(value: float) -> str:
-    """Three decimals without the zero before the point, as in the other tables."""
-    return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.2f}"
+    return "" if estimate is None else format_share(estimate.mean)

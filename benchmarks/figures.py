@@ -38,7 +38,7 @@ def read_set_figures(entry: Mapping[str, object]) -> SetFigures:
     values = {name: entry[name] for name in SetFigures.__slots__}
     estimates = values.pop("estimates")
     assert isinstance(estimates, dict)
-    found = {key: Estimate(**estimates[key]) for key in KEYS if key in estimates}
+    found = {key: Estimate.from_json(estimates[key]) for key in KEYS if key in estimates}
     return SetFigures(**values, estimates=found)  # type: ignore[arg-type]
 
 

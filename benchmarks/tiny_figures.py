@@ -28,6 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from card_tables import fill_card
 from failure_pictures import Case, choose_cases, draw_montage, write_montage
 from figure_answers import (
     AnnotatedSet,
@@ -37,7 +38,7 @@ from figure_answers import (
     read_annotated_set,
 )
 from figure_speed import Speed, build_labeller, measure_speed
-from figure_tables import Circumstances, Figures, ModelFacts, draw_tables, fill_card
+from figure_tables import CARD_PART, Circumstances, Figures, ModelFacts, draw_tables
 from figures import measure_set, read_set_figures
 
 from ovsam_cli.cli.memory import keep_freed_memory
@@ -209,7 +210,7 @@ def main() -> None:
             arguments.out.mkdir(parents=True, exist_ok=True)
             write_figures(figures, arguments.out / "figures.json")
         if arguments.card is not None:
-            fill_card(arguments.card, figures)
+            fill_card(arguments.card, {CARD_PART: draw_tables(figures)})
     except OvsamError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,12 @@ class Estimate:
     low: float
     high: float
     num_instances: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float | None]) -> Self:
+        """Read what `metrics.json` has of it: null where there is no number."""
+        numbers = {key: np.nan if one is None else one for key, one in values.items()}
+        return cls(**{**numbers, "num_instances": int(numbers["num_instances"])})
 
 
 @dataclass(frozen=True, slots=True)
