@@ -1,8 +1,8 @@
 """Every command that README and documents show is run, page by page, on small data.
 
 What the commands name lies in one folder: photos of a few pixels, prompts, names, ground truth. A
-small model of random weights stands for `rn50x16`, and two points a side for the grid. What cannot
-be run so is listed in `EXEMPT`, with the reason.
+small model of random weights stands for `rn50x16` and for a trained one, and two points a side for
+the grid. What cannot be run so, the documents themselves say (`doc_commands.py`).
 """
 
 from __future__ import annotations
@@ -10,41 +10,38 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from doc_commands import DOCUMENTS, ROOT, Shown, find_shown
 from small_model import write_photos
-from test_doc_commands import DOCUMENTS, ROOT, find_commands
 from typer.testing import Result
 
 from ovsam_cli.masks import encode_mask
 
 Ovsam = Callable[..., Result]
-# Patterns of commands that are not run here, and why.
-EXEMPT = {
-    r"^demo ": "runs until Ctrl-C: tests/cli/test_demo_command.py",
-    r"^models download ": "downloads",
-    r"^train ": "downloads, or hours: make train-smoke runs every stage",
-    r"\b(run-coco|tiny/names)\b": "weights of a training run: make train-smoke",
-    r"--devices (cuda|all)": "CUDA devices: tests/faults/test_devices.py runs cpu,cpu",
-    r"--shard auto": "a scheduler: tests/labelling/test_shards.py",
-    r"s3://": "a store: tests/test_remote.py",
-    r"--engine ray|^export coco labels/": "Ray: make test-ray",
-}
 FOUND_OR_NOT = (0, 5)  # random weights may find nothing in noise
+# Its two rows at the least scale; the others of `ovsam bench` are in tests/benchmarking.
+BENCH_ROWS = "C8,S1"
 
 
-def is_exempt(words: list[str]) -> bool:
-    return any(re.search(pattern, " ".join(words)) for pattern in EXEMPT)
+def find_runs(document: str) -> list[Shown]:
+    """The commands of a page that a test can run."""
+    return [one for one in find_shown(document) if not one.needs and one.program == "ovsam"]
 
 
-RUN_DOCUMENTS = [
-    document
-    for document in DOCUMENTS
-    if any(not is_exempt(words) for words in find_commands(document, "ovsam"))
-]
+RUN_DOCUMENTS = [document for document in DOCUMENTS if find_runs(document)]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """`ovsam bench` sets their number."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -61,8 +58,12 @@ def workplace(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch)
     write_ground_truth(tmp_path)
     write_blocks(tmp_path)
     own = shutil.copy(checkpoint, tmp_path / "own.safetensors")  # calibrating writes beside it
+    (tmp_path / "run-coco").mkdir()
+    shutil.copy(checkpoint, tmp_path / "run-coco" / "model.safetensors")
     for command in ("LABEL", "EVAL_PROMPTED", "EVAL_CALIBRATE"):
         monkeypatch.setenv(f"OVSAM_{command}_MODEL", str(own))
+    monkeypatch.setenv("OVSAM_BENCH_SCALE", "minimal")
+    monkeypatch.setenv("OVSAM_BENCH_ONLY", BENCH_ROWS)
     monkeypatch.setenv("OVSAM_LABEL_GRID", "2")
     monkeypatch.setenv("OVSAM_LABEL_RESTART", "1")
     monkeypatch.chdir(tmp_path)
@@ -125,9 +126,8 @@ def vary(words: list[str]) -> list[list[str]]:
 def test_commands_of_a_page_run(document: str, workplace: Path, ovsam: Ovsam) -> None:
     if document != "README.md":  # whose own commands make what others export
         assert ovsam("label", "images/", "--vocab", "cat, dog", "--out", "run/").exit_code in (0, 5)
-    for words in find_commands(document, "ovsam"):
-        if is_exempt(words):
-            continue
+    for one in find_runs(document):
+        words = one.arguments
         if words[0] == "export":
             target = workplace / words[words.index("--out") + 1]
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
@@ -136,7 +136,8 @@ def test_commands_of_a_page_run(document: str, workplace: Path, ovsam: Ovsam) ->
             assert done.exit_code in FOUND_OR_NOT, (arguments, done.output)
 
 
-def test_every_exemption_is_needed() -> None:
-    shown = [" ".join(words) for one in DOCUMENTS for words in find_commands(one, "ovsam")]
-    for pattern in EXEMPT:
-        assert any(re.search(pattern, line) for line in shown), pattern
+def test_what_is_not_run_says_what_it_needs() -> None:
+    """Programs other than ours are not run here: each one says why, or comes from `pip`."""
+    for document in DOCUMENTS:
+        for one in find_shown(document):
+            assert one.needs or one.program == "ovsam" or one.program.endswith("pip"), one
