@@ -1,4 +1,4 @@
-"""Tables 2 and 4 of the paper beside our figures for a detector's boxes; no torch."""
+"""Tables 2, 4 and S2 of the paper beside our figures for a detector's boxes; no torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from ovsam_cli.evaluation.detections import DetectionReport
 from ovsam_cli.evaluation.published import (
     SOURCE_MASKS,
+    SOURCE_MASKS_LVIS,
     SOURCE_NAMES,
     TABLE_2,
     TABLE_2_FIGURES,
     TABLE_4,
     TABLE_4_FIGURES,
+    TABLE_S2,
+    TABLE_S2_FIGURES,
     PublishedPrecision,
 )
 from ovsam_cli.outputs.json_values import JsonValue
@@ -25,7 +28,8 @@ class ComparisonTable:
     Attributes:
         source: paper and table.
         figures: names of the columns.
-        rows: (method, one share in percent for each figure, None where there are no objects).
+        rows: (method, one share in percent for each figure, None where there are no objects,
+            or where the published one is not known).
     """
 
     source: str
@@ -48,6 +52,8 @@ def compare_published(
         tables += _build(SOURCE_NAMES, figures, TABLE_2[data], own_names)
     if data == "coco":
         tables += _build(SOURCE_MASKS, TABLE_4_FIGURES, TABLE_4, detector_names)
+    if data == "lvis":
+        tables += _build(SOURCE_MASKS_LVIS, TABLE_S2_FIGURES, TABLE_S2, detector_names)
     return tuple(tables)
 
 

@@ -8,6 +8,9 @@ PAPER = "Yuan et al., Open-Vocabulary SAM, arXiv 2401.02955v2"
 SOURCE = f"{PAPER}, Table 1"
 SOURCE_NAMES = f"{PAPER}, Table 2: boxes of Detic, names of the method"
 SOURCE_MASKS = f"{PAPER}, Table 4: boxes and names of the detector, COCO"
+SOURCE_MASKS_LVIS = (
+    f"{PAPER}, supplement, Table S2: boxes and names of the detector, LVIS; not all its columns"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,15 @@ TABLE_1 = {
 
 @dataclass(frozen=True, slots=True)
 class PublishedPrecision:
-    """A row of Table 2 or 4: mask average precision in percent.
+    """A row of Table 2, 4 or S2: mask average precision in percent.
 
     Attributes:
         method: as the paper calls it, and whose boxes.
-        values: in the order of the table's figures.
+        values: in the order of the table's figures; None for one that we do not know.
     """
 
     method: str
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]
 
 
 # Our names of the columns. The paper's AP of COCO is over its 48 base and 17 novel names: the mean
@@ -83,6 +86,15 @@ TABLE_4 = (
     PublishedPrecision("Open-Vocabulary SAM, Detic Swin-B", (36.7, 57.2, 39.7, 20.7, 40.8, 54.9)),
     PublishedPrecision("SAM-H, ViTDet-H", (46.3, 72.0, 49.8, 25.2, 45.5, 59.6)),
     PublishedPrecision("Open-Vocabulary SAM, ViTDet-H", (48.8, 73.8, 52.9, 24.8, 46.3, 64.2)),
+)
+
+TABLE_S2_FIGURES = ("AP", "APr", "APs")
+TABLE_S2 = (
+    PublishedPrecision("SAM-H, Detic Swin-B", (43.5, None, 31.4)),
+    PublishedPrecision("Open-Vocabulary SAM, Detic Swin-B", (42.6, None, 29.7)),
+    PublishedPrecision("SAM-H, ViTDet-H", (44.5, 34.6, None)),
+    PublishedPrecision("TAP-L, ViTDet-H", (42.6, 33.3, None)),
+    PublishedPrecision("Open-Vocabulary SAM, ViTDet-H", (44.0, 34.5, None)),
 )
 
 
