@@ -9,6 +9,7 @@ from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
+    from ovsam_cli.labelling.plan import RunPlan
     from ovsam_cli.labelling.run import Run
     from ovsam_cli.labelling.run_files import RunSummary
 
@@ -37,11 +38,18 @@ def run_label(
 
 
 def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSummary:
+    from ovsam_cli.labelling.finished_files import recall_finished
     from ovsam_cli.labelling.plan import plan_run
 
     plan = plan_run(request)
     for notice in plan.notices:
         console.say(notice)
+    summary = recall_finished(plan) or _label(console, signals, plan)
+    _print_summary(console, summary)
+    return summary
+
+
+def _label(console: Console, signals: StopSignals, plan: RunPlan) -> RunSummary:
     from ovsam_cli.cli.memory import keep_freed_memory
     from ovsam_cli.cli.progress import image_progress
     from ovsam_cli.labelling.run import finish_run, open_run  # torch loads here, after the checks
@@ -54,14 +62,12 @@ def _run(console: Console, signals: StopSignals, request: LabelRequest) -> RunSu
             image_progress(console, len(run.records), run.num_finished) as on_image_done,
             signals.noted(notice),
         ):
-            summary = finish_run(
+            return finish_run(
                 run,
                 on_image_done=on_image_done,
                 on_message=console.say,
                 should_stop=signals.is_wanted,
             )
-    _print_summary(console, summary)
-    return summary
 
 
 def _say_start(console: Console, run: Run) -> None:

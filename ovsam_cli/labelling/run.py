@@ -16,7 +16,12 @@ from ovsam_cli.labelling.device_engine import (
 from ovsam_cli.labelling.engine import LabelEngine, LabelJob
 from ovsam_cli.labelling.failure_limit import FailureLimit
 from ovsam_cli.labelling.fingerprint import Fingerprint
-from ovsam_cli.labelling.finished_files import compute_source_hash, read_finished, write_finished
+from ovsam_cli.labelling.finished_files import (
+    compute_source_hash,
+    read_finished,
+    recall_finished,
+    write_finished,
+)
 from ovsam_cli.labelling.journal import Journal, read_state_settings
 from ovsam_cli.labelling.kept_threads import keep_threads
 from ovsam_cli.labelling.local_engine import LocalEngine
@@ -86,6 +91,9 @@ def label_images(
     plan = plan_run(request)
     for notice in plan.notices:
         on_message(notice)
+    finished = recall_finished(plan)
+    if finished is not None:
+        return finished
     with open_run(plan, on_message=on_message) as run:
         return finish_run(run, on_image_done=on_image_done, on_message=on_message)
 
@@ -234,15 +242,16 @@ def _write_results(run: Run, *, seconds: float, num_labelled_now: int) -> RunSum
     source_hash = compute_source_hash(run.plan, run.records, run.journal)
     before = read_finished(run.plan.out, source_hash)
     if before is not None:
-        return replace(before, seconds=seconds, num_labelled_now=num_labelled_now)
-    summary = write_run_files(
-        run.plan,
-        run.engine.facts,
-        run.journal.iter_results(run.records),
-        seconds=seconds,
-        num_labelled_now=num_labelled_now,
-    )
-    write_finished(summary, source_hash)
+        summary = replace(before, seconds=seconds, num_labelled_now=num_labelled_now)
+    else:
+        summary = write_run_files(
+            run.plan,
+            run.engine.facts,
+            run.journal.iter_results(run.records),
+            seconds=seconds,
+            num_labelled_now=num_labelled_now,
+        )
+    write_finished(summary, source_hash, run.plan, run.engine.facts.weight_paths)
     return summary
 
 

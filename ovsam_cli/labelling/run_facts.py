@@ -47,6 +47,12 @@ class RunFacts:
     dtype: str
     batch_size: int
 
+    @property
+    def weight_paths(self) -> list[str]:
+        """The model's files."""
+        sources = self.weights["sources"]
+        return [str(path) for path in sources] if isinstance(sources, list) else []
+
 
 def build_facts(plan: RunPlan, loaded: LoadedModel, labeller: Labeller) -> RunFacts:
     """Ask a model and its labeller for what others need to know of them."""

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ovsam_cli import __version__
 from ovsam_cli.labelling.plan import RunPlan
@@ -205,7 +205,7 @@ def _write_run_record(plan: RunPlan, facts: RunFacts, summary: RunSummary) -> di
         "dtype": facts.dtype,
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": version("torch"),
             "numpy": np.__version__,
         },
         "images": {

@@ -111,6 +111,31 @@ def test_files_of_a_finished_run_are_left_alone(request_of: LabelRequest) -> Non
     assert paths[0].read_bytes() == contents[0]
 
 
+def test_the_same_command_of_a_finished_run_loads_no_model(
+    request_of: LabelRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a file that results come from has changed since, or something else is asked for."""
+    label_images(request_of)
+    with monkeypatch.context() as without:
+        without.setattr("ovsam_cli.labelling.run.open_run", None)
+        assert label_images(request_of).num_images == 2
+        for other in (
+            replace(request_of, restart=True),
+            replace(request_of, retry_failed=True),
+            replace(request_of, vocabulary="cat, dog, horse"),
+            replace(request_of, options=replace(request_of.options, num_previews=1)),
+        ):
+            with pytest.raises(TypeError):
+                label_images(other)
+        Path(request_of.model).touch()
+        with pytest.raises(TypeError):
+            label_images(request_of)
+    label_images(request_of)
+    with monkeypatch.context() as without:
+        without.setattr("ovsam_cli.labelling.run.open_run", None)
+        assert label_images(request_of).num_labelled_now == 0
+
+
 def test_one_writer_a_folder(request_of: LabelRequest) -> None:
     plan = plan_run(request_of)
     with open_run(plan, on_message=lambda text: None):
