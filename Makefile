@@ -38,13 +38,13 @@ docs: $(VENV)/.installed
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity tests/model tests/evaluation
 
-# Our files in the programs that people use; writes docs/interop.md. Its environment is one of its own
-# (5 GB: some of these programs hold numpy and Pillow at older versions).
+# Our files in the programs that people use; writes docs/interop.json and the tables made from it. Its
+# environment is one of its own (5 GB: some of these programs hold numpy and Pillow at older versions).
 interop: $(INTEROP)/.installed
 	@mkdir -p build
 	OVSAM_INTEROP_REPORT=build/interop.json $(INTEROP)/bin/python -m pytest -q -m interop -W ignore \
 		-p no:cacheprovider tests/interop
-	$(INTEROP)/bin/python scripts/write_interop_table.py build/interop.json docs/interop.md
+	$(INTEROP)/bin/python scripts/write_interop_table.py build/interop.json
 
 # A cluster of two processes on this machine, one killed in the middle.
 test-ray: $(VENV)/.installed-dev

@@ -1,9 +1,10 @@
-"""Automatic annotation in CVAT: a function module for `cvat-cli task auto-annotate`.
+"""Automatic annotation in CVAT: a function for `cvat-cli task auto-annotate`.
 
     pip install cvat-cli
     cvat-cli task auto-annotate 137 --function-module ovsam_cli.plugins.cvat \\
         -p model=str:rn50x16 -p vocabulary=str:"cat, dog" --allow-unmatched-labels
 
+`--function-file` with the path of this file does the same, so every import here is an absolute one.
 CVAT asks for every object of an image, so a grid of points is tried. The labels of the task are
 matched by name.
 """

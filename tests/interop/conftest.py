@@ -62,7 +62,6 @@ def record(rows: list[dict[str, object]]) -> Record:
                 "version": version(package),
                 "form": form,
                 "what": what,
-                "is_mask": lowest_iou is not None,
                 "lowest_iou": lowest_iou,
             }
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,15 +58,26 @@ def test_cvat_function(labeller, record: Record):
     record("cvat-sdk", "plug-in", "`auto_annotation` function: spec, masks, polygons", 1.0)
 
 
-def test_cvat_reads_the_module(labeller):
-    """The SDK's own mapping of labels and checks of shapes, as `annotate_task` does them."""
-    from cvat_sdk.auto_annotation import driver
+@pytest.mark.parametrize("kind", ["module", "file"])
+def test_cvat_command_line_loads_the_function(labeller, kind, record: Record):
+    """With its own loader, as `task auto-annotate --function-module` or `--function-file` does."""
+    from cvat_cli._internal.common import FunctionLoader
+    from cvat_cli._internal.parsers import parse_function_parameter
 
-    assert hasattr(driver, "annotate_task")
-    from ovsam_cli.plugins import cvat
-
-    spec = cvat.create(vocabulary="cat, dog, zebra").spec
-    assert len({label.id for label in spec.labels}) == 3
+    module = "ovsam_cli.plugins.cvat"
+    file = Path(find_spec(module).origin)
+    given = ("model=str:tiny", "vocabulary=str:cat, dog, zebra", "points_per_side=int:3")
+    loader = FunctionLoader(
+        module if kind == "module" else None,
+        file if kind == "file" else None,
+        dict(parse_function_parameter(one) for one in given),
+    )
+    function = loader.load()
+    assert [label.name for label in function.spec.labels] == ["cat", "dog", "zebra"]
+    shapes = function.detect(Frame(conv_mask_to_poly=False), Image.fromarray(RGB))
+    assert len(shapes) == len(label_image(labeller, RGB)) > 0
+    what = f"`task auto-annotate --function-{kind}`: its loader and parameters"
+    record("cvat-cli", "plug-in", what, None)
 
 
 @pytest.mark.parametrize("kind", ["detections", "keypoints"])
