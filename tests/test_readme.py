@@ -7,22 +7,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from doc_commands import ROOT, find_blocks
 from typer.testing import Result
 
 from ovsam_cli.labelling.run_files import ANNOTATIONS_FILE, ERRORS_FILE, RUN_FILE
 from ovsam_cli.prompts import read_prompts
 from ovsam_cli.vocabulary import read_vocabulary
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_prompt_file_is_read(tmp_path: Path) -> None:
-    (block,) = [block for language, block in BLOCKS if language == "json"]
+def find_json(document: str) -> str:
+    """The only block of JSON in a document."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    ((_, lines),) = [block for block in find_blocks(text) if block[0] == "json"]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/prompts.md"])
+def test_prompt_file_is_read(document: str, tmp_path: Path) -> None:
     path = tmp_path / "prompts.json"
-    path.write_text(block)
+    path.write_text(find_json(document))
     prompts = read_prompts(str(path))
     assert (prompts.num_images, prompts.num_prompts) == (2, 4)
+
+
+def test_vocabulary_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    path.write_text(find_json("docs/vocabularies.md"))
+    found = read_vocabulary(str(path))
+    assert [(one.id, one.name) for one in found.categories] == [(7, "cat"), (9, "dog")]
 
 
 @pytest.mark.parametrize("name", [ANNOTATIONS_FILE, ERRORS_FILE, RUN_FILE])

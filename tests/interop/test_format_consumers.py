@@ -18,7 +18,6 @@ from ovsam_cli.masks import decode_mask
 from ovsam_cli.outputs.exports.cvat import open_cvat
 from ovsam_cli.outputs.exports.image_folder import open_image_folder
 from ovsam_cli.outputs.exports.label_studio import LabelStudioOptions, open_label_studio
-from ovsam_cli.outputs.exports.labelme import open_labelme
 from ovsam_cli.outputs.exports.voc import open_voc
 from ovsam_cli.outputs.exports.webdataset import open_webdataset
 from ovsam_cli.outputs.exports.yolo import YoloOptions, open_yolo
@@ -289,23 +288,3 @@ def test_label_studio_accepts_the_tasks(photos, tmp_path, record: Record):
     for task in json.loads((tmp_path / "ls/tasks.json").read_text()):
         assert interface.validate_prediction(task["predictions"][0])
     record("label-studio-sdk", "label-studio", "`LabelInterface.validate_prediction`", None)
-
-
-def test_labelme_draws_masks(photos, tmp_path, record: Record):
-    pytest.importorskip("labelme")
-    from labelme.utils.shape import shapes_to_label
-
-    export(open_labelme(tmp_path / "l", CATEGORIES, COPY, "labelme"), photos)
-    found = {}
-    for name in MASKS:
-        file = json.loads((tmp_path / "l" / name).with_suffix(".json").read_text())
-        found[name] = []
-        for shape in file["shapes"]:
-            from labelme.utils import img_b64_to_arr
-
-            shape = {**shape, "mask": img_b64_to_arr(shape["mask"]).astype(bool)}
-            classes, _ = shapes_to_label((*HW, 3), [shape], {shape["label"]: 1})
-            found[name].append(classes == 1)
-    iou = lowest_iou(found)
-    record("labelme", "labelme", "`utils.shapes_to_label`", iou)
-    assert iou == 1.0
