@@ -52,14 +52,13 @@ class PlainCommand(TyperCommand):
             if rest and not ctx.allow_extra_args:
                 ctx.fail(f"Got unexpected extra argument(s) ({' '.join(rest)})")
             params = self.get_params(ctx)
+            if not given.get("quiet"):
+                _warn_of_unknown_variables(ctx, params)  # first: what is missing may be mistyped
             _read_config(ctx, params, given.get(_config_option().name))
             kinds = get_type_hints(inspect.unwrap(self.callback)) if self.callback else {}
             for param in params:
                 _check_param(ctx, param, given.get(param.name), kinds.get(param.name))
-        left = super().parse_args(ctx, args)
-        if not ctx.resilient_parsing:
-            _warn_of_unknown_variables(ctx, self.get_params(ctx))
-        return left
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Context) -> object:
         """Run the command; with `-v` say more before and after."""
@@ -127,10 +126,10 @@ def _warn_of_unknown_variables(ctx: Context, params: list[Parameter]) -> None:
     if not any(name.startswith(f"{ENVIRONMENT_PREFIX}_") for name in os.environ):
         return
     from ovsam_cli.cli.environment import describe_unknown
+    from ovsam_cli.cli.progress import is_first_rank
 
-    if not ctx.params.get("quiet"):
-        for line in describe_unknown(os.environ, ctx, params):
-            typer.echo(f"warning: {line}", err=True)
+    for line in describe_unknown(os.environ, ctx, params) if is_first_rank() else ():
+        typer.echo(f"warning: {line}", err=True)
 
 
 @cache

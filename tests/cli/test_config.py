@@ -196,6 +196,17 @@ def test_mistyped_variables_are_told(
     assert ovsam("doctor", "--help").stderr == ""
 
 
+def test_a_mistyped_variable_is_told_before_what_is_missing(
+    ovsam: Ovsam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVSAM_LABEL_VOCAP", "cat, dog")
+    warning, *_, error = ovsam("label", "images/", "--out", "out").stderr.splitlines()
+    assert warning.endswith("did you mean OVSAM_LABEL_VOCAB?")
+    assert "Missing option '--vocab'." in error
+    monkeypatch.setenv("RANK", "1")  # of torchrun's processes the first one speaks
+    assert "warning" not in ovsam("label", "images/", "--out", "out").stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
