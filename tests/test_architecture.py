@@ -92,7 +92,8 @@ TORCH_FREE = {
     *("evaluation/splits", "evaluation/clicks", "evaluation/instance_store", "evaluation/tally"),
     *("evaluation/dataset_places", "evaluation/metrics_file", "evaluation/figure_tables"),
     *("evaluation/streamed_means", "evaluation/boundaries", "evaluation/figure_charts"),
-    *("evaluation/temperature", "labelling/score_calibration"),
+    *("evaluation/temperature", "evaluation/row_journal", "evaluation/instance_rows"),
+    *("evaluation/logit_rows", "labelling/score_calibration"),
     *("evaluation/published", "evaluation/page_parts", "evaluation/precision_charts"),
     *("evaluation/precision_page", "evaluation/boxes_tables"),
 }

@@ -10,6 +10,7 @@ import typer
 from ovsam_cli.cli.console import Console, one_line_errors
 from ovsam_cli.cli.evaluate_calibrate import calibrate
 from ovsam_cli.cli.evaluate_labels import draw_detections, grid, write_page
+from ovsam_cli.cli.evaluate_options import AsJson, Quiet, Split
 from ovsam_cli.cli.evaluate_prompted import prompted
 
 eval_app = typer.Typer(
@@ -32,12 +33,9 @@ def detections(
     style: Annotated[
         Literal["auto", "coco", "lvis"], typer.Option(help="Whose rules; auto: the file's.")
     ] = "auto",
-    split: Annotated[
-        str,
-        typer.Option(help="Vocabulary with base and novel names; auto: COCO's, LVIS's; none."),
-    ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
+    split: Split = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Average precision of boxes and masks, of all names and of base and novel ones."""
     console = Console(quiet=quiet, as_json=as_json)

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
+from ovsam_cli.cli.evaluate_options import (
+    RESUME,
+    SECONDS_TO_STOP,
+    AsJson,
+    Dataset,
+    Devices,
+    Dtype,
+    Images,
+    MaxImages,
+    Model,
+    Names,
+    Overwrite,
+    Quiet,
+    Restart,
+    Split,
+)
 from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -20,18 +36,11 @@ if TYPE_CHECKING:
     from ovsam_cli.labelling.options import LabelRequest
     from ovsam_cli.outputs.json_values import JsonValue
 
-RESUME = "Run the same command again to go on."
-SECONDS_TO_STOP = 4.0
-
 
 def grid(
-    dataset: Annotated[
-        str, typer.Argument(help="COCO or LVIS file, or folder; see `ovsam eval prompted`.")
-    ],
+    dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, and the labels in it.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; default: the layout's.")
-    ] = None,
+    images: Images = None,
     points: Annotated[
         int, typer.Option("--grid", min=1, max=256, help="Points a side of the grid.")
     ] = 32,
@@ -41,24 +50,16 @@ def grid(
     nms_iou: Annotated[
         float, typer.Option(min=0, max=1, help="Masks that overlap more are one.")
     ] = 0.7,
-    model: Annotated[str, typer.Option(help="As of `ovsam label`.")] = "rn50x16",
-    vocabulary: Annotated[
-        str | None, typer.Option("--vocab", help="Names; default: the data's own.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Base and novel names: auto, none, ...")] = "auto",
-    devices: Annotated[str, typer.Option(help="As of `ovsam label`.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="As of `ovsam label`.")
-    ] = "auto",
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="The first ones; default: all.")
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget what is done.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Use a folder that holds other files.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
+    model: Model = "rn50x16",
+    vocabulary: Names = None,
+    split: Split = "auto",
+    devices: Devices = "auto",
+    dtype: Dtype = "auto",
+    max_images: MaxImages = None,
+    restart: Restart = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Average recall of the automatic mode's masks, and average precision with names."""
     console = Console(quiet=quiet, as_json=as_json)

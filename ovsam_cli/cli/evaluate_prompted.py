@@ -9,36 +9,40 @@ import typer
 
 from ovsam_cli.cli.console import Console, ExitCode, one_line_errors
 from ovsam_cli.cli.evaluate_labels import run_boxes
+from ovsam_cli.cli.evaluate_options import (
+    MODEL,
+    RESUME,
+    RULES,
+    SECONDS_TO_STOP,
+    STOPPING,
+    AsJson,
+    Dataset,
+    Devices,
+    Dtype,
+    Fusion,
+    Images,
+    MaxImages,
+    Model,
+    Names,
+    Out,
+    Overwrite,
+    Prompt,
+    Quiet,
+    Restart,
+    Split,
+)
 from ovsam_cli.cli.stopping import StopSignals
 
 if TYPE_CHECKING:
     from ovsam_cli.evaluation.prompted import PromptedReport
     from ovsam_cli.evaluation.prompted_options import PromptedRequest
 
-RESUME = "Run the same command again to go on."
-STOPPING = "\nfinishing the image in hand; once more stops at once\n"
-SECONDS_TO_STOP = 4.0
-MODEL, RULES = "Model", "Protocol"
-
 
 def prompted(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="COCO or LVIS file; folder with annotations/ or of SA-1B; coco or lvis: below "
-            "data/."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; default: the layout's.")
-    ] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            help="box, point (the middle), points:K or random-point.", rich_help_panel=RULES
-        ),
-    ] = "box",
+    dataset: Dataset,
+    out: Out,
+    images: Images = None,
+    prompt: Prompt = "box",
     click: Annotated[
         Literal["exact", "reference"] | None,
         typer.Option(
@@ -64,49 +68,24 @@ def prompted(
             rich_help_panel=RULES,
         ),
     ] = None,
-    split: Annotated[
-        str,
-        typer.Option(
-            help="Vocabulary with base and novel names; auto: COCO's, LVIS's; none.",
-            rich_help_panel=RULES,
-        ),
-    ] = "auto",
+    split: Split = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of random points.", rich_help_panel=RULES)] = 0,
-    model: Annotated[
-        str, typer.Option(help="As of `ovsam label`.", rich_help_panel=MODEL)
-    ] = "rn50x16",
-    vocabulary: Annotated[
-        str | None,
-        typer.Option(
-            "--vocab", help="Names that compete; default: the data's own.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    model: Model = "rn50x16",
+    vocabulary: Names = None,
     text_embeddings: Annotated[
         Path | None, typer.Option(help="As of `ovsam label`.", rich_help_panel=MODEL)
     ] = None,
     base_names: Annotated[
         str | None, typer.Option(help="As of `ovsam label`.", rich_help_panel=MODEL)
     ] = None,
-    fusion: Annotated[
-        Literal["auto", "head", "clip"],
-        typer.Option(help="Recognition by both branches, or one.", rich_help_panel=MODEL),
-    ] = "auto",
-    devices: Annotated[
-        str, typer.Option(help="auto, cpu, mps, cuda, cuda:0.", rich_help_panel=MODEL)
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Number format of the network.", rich_help_panel=MODEL),
-    ] = "auto",
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="The first ones; default: all.")
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget what is done.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Use a folder that holds other files.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")] = False,
+    fusion: Fusion = "auto",
+    devices: Devices = "auto",
+    dtype: Dtype = "auto",
+    max_images: MaxImages = None,
+    restart: Restart = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Mask IoU and accuracy of names, each object prompted by its ground truth."""
     console = Console(quiet=quiet, as_json=as_json)

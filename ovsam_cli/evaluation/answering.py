@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ovsam_cli.evaluation.baselines import draw_baseline
 from ovsam_cli.evaluation.boundaries import compute_boundary_iou
 from ovsam_cli.evaluation.crop_embeddings import embed_crops
 from ovsam_cli.evaluation.datasets import Instance, InstanceImage
-from ovsam_cli.evaluation.instance_rows import ImageRow, InstanceRow
+from ovsam_cli.evaluation.instance_rows import InstanceRow
 from ovsam_cli.evaluation.instance_store import InstanceSource
 from ovsam_cli.evaluation.metrics import compute_ious
 from ovsam_cli.evaluation.naming_rules import LogitRule, NamingRules, RankRule
@@ -34,6 +35,7 @@ from ovsam_cli.structures import FloatArray, ImageGeometry, ImageRecord, Rle
 PROMPTS_PER_BATCH = 32
 IMAGES_AHEAD = 2
 Shape = Literal["box", "ellipse"]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,40 +216,37 @@ def draw_rows(image: InstanceImage, shape: Shape) -> tuple[InstanceRow, ...]:
 def iter_answers(
     source: InstanceSource,
     rows: Sequence[int],
-    open_image: Callable[[InstanceImage], OpenImage],
-    answer: Callable[[OpenImage], tuple[InstanceRow, ...]],
-) -> Generator[ImageRow]:
-    """Answer images one by one; the next ones are read meanwhile, bad ones become failed rows."""
+    labeller: Labeller,
+    answer: Callable[[OpenImage], Answer],
+) -> Generator[tuple[ImageRecord, Answer | ImageError]]:
+    """Answer images one by one, or say why not; the next ones are read meanwhile."""
 
     def read(row: int) -> OpenImage | ImageError:
         try:
-            return open_image(source.load(row))
+            return open_for(labeller, source.load(row))
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-        waiting: list[tuple[ImageRecord, Future[OpenImage | ImageError]]] = []
-        upcoming = iter(rows)
+        waiting: deque[tuple[ImageRecord, Future[OpenImage | ImageError]]] = deque()
         try:
-            for row in upcoming:
+            for row in rows:
                 waiting.append((source.records[row], reader.submit(read, row)))
                 if len(waiting) > IMAGES_AHEAD:
-                    yield _to_row(*waiting.pop(0), answer)
+                    yield _answer_next(waiting, answer)
             while waiting:
-                yield _to_row(*waiting.pop(0), answer)
+                yield _answer_next(waiting, answer)
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
 
 
-def _to_row(
-    record: ImageRecord,
-    future: Future[OpenImage | ImageError],
-    answer: Callable[[OpenImage], tuple[InstanceRow, ...]],
-) -> ImageRow:
+def _answer_next(
+    waiting: deque[tuple[ImageRecord, Future[OpenImage | ImageError]]],
+    answer: Callable[[OpenImage], Answer],
+) -> tuple[ImageRecord, Answer | ImageError]:
+    record, future = waiting.popleft()
     found = future.result()
-    if isinstance(found, ImageError):
-        return ImageRow(record, reason=found.reason, message=str(found))
-    return ImageRow(record, answer(found))
+    return record, found if isinstance(found, ImageError) else answer(found)
 
 
 def open_for(labeller: Labeller, image: InstanceImage) -> OpenImage:

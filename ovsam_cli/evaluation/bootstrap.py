@@ -39,8 +39,10 @@ class Estimate:
     @classmethod
     def from_json(cls, values: Mapping[str, float | None]) -> Self:
         """Read what `metrics.json` has of it: null where there is no number."""
-        numbers = {key: np.nan if one is None else one for key, one in values.items()}
-        return cls(**{**numbers, "num_instances": int(numbers["num_instances"])})
+        mean, low, high = (
+            np.nan if (one := values[key]) is None else one for key in ("mean", "low", "high")
+        )
+        return cls(mean, low, high, int(values["num_instances"] or 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,23 @@ import torch
 
 from ovsam_cli import __version__
 from ovsam_cli.errors import ImageError, InputError
-from ovsam_cli.evaluation.answering import PROMPTS_PER_BATCH, Asker, OpenImage, open_for
-from ovsam_cli.evaluation.prompted import OnImages, OnMessage, build_rules, load_labeller
+from ovsam_cli.evaluation.answering import PROMPTS_PER_BATCH, Asker, OpenImage, iter_answers
+from ovsam_cli.evaluation.logit_rows import LogitRow
+from ovsam_cli.evaluation.prompted import (
+    ModelFacts,
+    OnImages,
+    OnMessage,
+    build_fingerprint,
+    build_rules,
+    describe_model,
+    load_labeller,
+)
 from ovsam_cli.evaluation.prompted_options import PromptedPlan
+from ovsam_cli.evaluation.row_journal import RowJournal, fill_journal, open_journal
 from ovsam_cli.evaluation.temperature import NUM_FOLDS, LogitFile, TemperatureFit, fit_temperature
+from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.score_calibration import ScoreCalibration, write_calibration
 from ovsam_cli.labelling.stages import encode
-from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.structures import FloatArray, IntArray
 
 FEWEST = 20  # objects that a number can be fitted to
@@ -25,13 +36,32 @@ FEWEST = 20  # objects that a number can be fitted to
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """A fitted temperature, and where it was written (None: nowhere)."""
+    """A fitted temperature.
+
+    Attributes:
+        plan: what was asked for.
+        model: whose scores.
+        fit: the temperature, and what it does.
+        stored: where it was written; None: nowhere.
+        num_images: that were asked.
+        failures: (file name, message) of the images that failed.
+    """
 
     plan: PromptedPlan
-    loaded: LoadedModel
+    model: ModelFacts
     fit: TemperatureFit
     stored: Path | None
     num_images: int
+    failures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model that is asked, and its files."""
+
+    asker: Asker
+    model: ModelFacts
+    paths: tuple[Path, ...]
 
 
 def calibrate_scores(
@@ -50,44 +80,47 @@ def calibrate_scores(
         on_message, on_images, should_stop: as of `prompted.evaluate_prompted`.
 
     Raises:
-        InputError: too few objects have a name that competes.
-        OutputError: the file beside the weights cannot be written.
-        KeyboardInterrupt: `should_stop` said so; nothing is kept.
+        InputError: too few objects have a name that competes; or as `evaluate_prompted`.
+        OutputError: the folder, or the file beside the weights, cannot be written.
+        KeyboardInterrupt: `should_stop` said so; the rows so far are kept.
     """
-    loaded, labeller = load_labeller(plan, on_message)
-    asker = Asker(labeller, plan.rule, build_rules(plan, labeller))
-    total = len(plan.source.records)
-    logits = LogitFile(len(labeller.vocabulary) + 1)
-    num_images = 0
-    for row in range(total):
-        num_images += _collect(asker, plan, row, logits, on_message)
-        on_images(row + 1, total)
-        if should_stop():
-            raise KeyboardInterrupt
+    records, request = plan.source.records, plan.request
+    opened, journal = open_journal(
+        request.out,
+        partial(_open, plan, on_message),
+        LogitRow.from_json,
+        overwrite=request.overwrite,
+        restart=request.restart,
+    )
+    with journal:
+        answer = partial(_iter_rows, plan, opened.asker)
+        fill_journal(journal, records, answer, on_images=on_images, should_stop=should_stop)
+        logits, failures = _read_logits(plan, opened.asker, journal)
     if len(logits) < FEWEST:
         raise InputError(
             f"{plan.source.name}: {len(logits)} objects have a name that competes; give at least "
             f"{FEWEST}, better thousands"
         )
     fit = fit_temperature(logits)
-    stored = None
-    if store:
-        stored = write_calibration(loaded.paths, _to_stored(plan, loaded, fit))
-    return CalibrationReport(plan, loaded, fit, stored, num_images)
+    stored = write_calibration(opened.paths, _to_stored(plan, opened, fit)) if store else None
+    num_images = len(records) - len(failures)
+    return CalibrationReport(plan, opened.model, fit, stored, num_images, failures)
 
 
-def _collect(
-    asker: Asker, plan: PromptedPlan, row: int, logits: LogitFile, on_message: OnMessage
-) -> bool:
-    """Add the logits of image `row`; False, and said, where it cannot be read."""
-    try:
-        opened = open_for(asker.labeller, plan.source.load(row))
-    except ImageError as error:
-        on_message(str(error))
-        return False
-    values, true_rows = _ask(asker, opened)
-    logits.append(values, true_rows, row % NUM_FOLDS)
-    return True
+def _open(plan: PromptedPlan, on_message: OnMessage) -> tuple[_Opened, Fingerprint]:
+    loaded, labeller = load_labeller(plan, on_message)
+    asker = Asker(labeller, plan.rule, build_rules(plan, labeller))
+    model = describe_model(loaded, labeller)
+    fingerprint = build_fingerprint(plan, "eval calibrate", asker, model, {})
+    return _Opened(asker, model, tuple(loaded.paths)), fingerprint
+
+
+def _iter_rows(plan: PromptedPlan, asker: Asker, left: list[int]) -> Generator[LogitRow]:
+    for record, found in iter_answers(plan.source, left, asker.labeller, partial(_ask, asker)):
+        if isinstance(found, ImageError):
+            yield LogitRow.failed(record, found.reason, str(found))
+        else:
+            yield LogitRow.of(record, *found)
 
 
 def _ask(asker: Asker, opened: OpenImage) -> tuple[FloatArray, IntArray]:
@@ -111,10 +144,24 @@ def _ask(asker: Asker, opened: OpenImage) -> tuple[FloatArray, IntArray]:
     return np.concatenate(found), np.asarray(rows, np.int64)
 
 
-def _to_stored(plan: PromptedPlan, loaded: LoadedModel, fit: TemperatureFit) -> ScoreCalibration:
+def _read_logits(
+    plan: PromptedPlan, asker: Asker, journal: RowJournal[LogitRow]
+) -> tuple[LogitFile, tuple[tuple[str, str], ...]]:
+    """All logits in a file that is quick to read again, and the images that failed."""
+    logits = LogitFile(len(asker.labeller.vocabulary) + 1)
+    failures = []
+    for number, row in enumerate(journal.iter_rows(plan.source.records)):
+        if row.reason:
+            failures.append((row.record.file_name, row.message))
+        else:
+            logits.append(row.logits, row.true_rows, number % NUM_FOLDS)
+    return logits, tuple(failures)
+
+
+def _to_stored(plan: PromptedPlan, opened: _Opened, fit: TemperatureFit) -> ScoreCalibration:
     fusion = plan.request.fusion
     return ScoreCalibration(
-        weights_sha256=loaded.weights_sha256,
+        weights_sha256=opened.model.sha256,
         temperatures={fusion: round(fit.temperature, 4)},
         about={
             fusion: {

@@ -65,7 +65,7 @@ def draw_groups(title: str, metric: str, estimates: Mapping[str, Estimate]) -> s
     return draw_section(title, note, max(len(found), 1) * ROW_HEIGHT + 4, "".join(parts))
 
 
-def draw_reliability(found: Calibration) -> str:
+def draw_reliability(found: Calibration, title: str = "Calibration of scores") -> str:
     """Share of right names over mean score, the size of a dot by the objects in its bin."""
     side = PLOT_HEIGHT - TOP - BOTTOM
     right = LEFT + side * 1.6
@@ -98,7 +98,7 @@ def draw_reliability(found: Calibration) -> str:
         f"share of right names over score; expected calibration error {format_share(found.error)}. "
         "Dots on the line mean what they say"
     )
-    return draw_section("Calibration of scores", note, PLOT_HEIGHT, "".join(parts))
+    return draw_section(title, note, PLOT_HEIGHT, "".join(parts))
 
 
 def draw_confusions(confusions: Sequence[tuple[str, str, int]]) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.outputs.html_page import render_page
 
 PAGE_FILE = "report.html"
 STYLE = """
@@ -47,6 +51,29 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     ]
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def render_failures(failures: Sequence[tuple[str, str]]) -> str:
+    """(file name, message) of images that failed; nothing without any."""
+    if not failures:
+        return ""
+    rows = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in failures
+    )
+    what = "1 image" if len(failures) == 1 else f"{len(failures)} images"
+    return f"<section><h2>{what} failed</h2><dl>{rows}</dl></section>"
+
+
+def write_html(out: Path, title: str, body: str) -> Path:
+    """Write the page of an evaluation into its folder; its path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = out / PAGE_FILE
+    with write_whole_file(path) as file:
+        file.write(render_page(title, body, style=STYLE).encode())
+    return path
 
 
 def render_facts(title: str, facts: Mapping[str, object]) -> str:

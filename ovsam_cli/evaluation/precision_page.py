@@ -11,10 +11,8 @@ from ovsam_cli.evaluation.boxes_tables import ComparisonTable
 from ovsam_cli.evaluation.detections import DetectionReport, PrecisionFigures
 from ovsam_cli.evaluation.figure_tables import format_percent, format_share
 from ovsam_cli.evaluation.metrics_file import list_versions
-from ovsam_cli.evaluation.page_parts import PAGE_FILE, STYLE, render_facts, render_table
+from ovsam_cli.evaluation.page_parts import render_facts, render_table, write_html
 from ovsam_cli.evaluation.precision_charts import draw_curves, draw_shares, draw_spread
-from ovsam_cli.outputs.files import write_whole_file
-from ovsam_cli.outputs.html_page import render_page
 
 KINDS = {"bbox": "boxes", "segm": "masks"}
 NUM_WORST = 15
@@ -57,14 +55,6 @@ def write_precision_page(out: Path, page: PrecisionPage) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    path = out / PAGE_FILE
-    with write_whole_file(path) as file:
-        file.write(render(page).encode())
-    return path
-
-
-def render(page: PrecisionPage) -> str:
-    """The whole page."""
     head = f"<h1>{html.escape(page.title)}</h1><p>{html.escape(page.about)}</p>"
     body = [
         f"<main><header>{head}</header>",
@@ -76,7 +66,7 @@ def render(page: PrecisionPage) -> str:
         render_facts("Protocol", page.facts),
         "</main>",
     ]
-    return render_page(page.title, "\n".join(body), style=STYLE)
+    return write_html(out, page.title, "\n".join(body))
 
 
 def list_facts(report: DetectionReport) -> dict[str, object]:

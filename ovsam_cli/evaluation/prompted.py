@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from ovsam_cli import __version__
-from ovsam_cli.evaluation.answering import Asker, draw_rows, iter_answers, open_for
-from ovsam_cli.evaluation.instance_rows import ImageRow, RowJournal
+from ovsam_cli.errors import ImageError
+from ovsam_cli.evaluation.answering import Asker, draw_rows, iter_answers
+from ovsam_cli.evaluation.instance_rows import ImageRow
 from ovsam_cli.evaluation.naming_rules import NamingRules, build_own_rules, build_paper_rules
 from ovsam_cli.evaluation.prompted_options import SHAPES, PromptedPlan
+from ovsam_cli.evaluation.row_journal import fill_journal, open_journal
 from ovsam_cli.evaluation.tally import Figures, TallyContext, tally_rows
 from ovsam_cli.labelling.device import describe_device
 from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.labeller import build_labeller
 from ovsam_cli.labelling.options import LabelOptions, LabelRequest
 from ovsam_cli.labelling.plan import RunPlan
-from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.labelling.stages import Labeller
 from ovsam_cli.model.checkpoint import LoadedModel
 from ovsam_cli.model.clip2sam import RegionHead
@@ -98,20 +98,23 @@ def evaluate_prompted(
         CheckpointError: the weights are missing or broken.
         KeyboardInterrupt: `should_stop` said so; the rows so far are kept.
     """
-    records = plan.source.records
-    answerer, journal = _open(plan, on_message)
+    records, request = plan.source.records, plan.request
+
+    def build() -> tuple[_Answerer, Fingerprint]:
+        built = _build_answerer(plan, on_message)
+        more = {} if built.asker is None else {"temperature": built.asker.temperature}
+        return built, build_fingerprint(plan, "eval prompted", built.asker, built.model, more)
+
+    answerer, journal = open_journal(
+        request.out,
+        build,
+        ImageRow.from_json,
+        overwrite=request.overwrite,
+        restart=request.restart,
+    )
     with journal:
-        finished = journal.finished
-        left = [row for row, one in enumerate(records) if one.file_name not in finished]
-        done = len(records) - len(left)
-        on_images(done, len(records))
-        with closing(_iter_rows(plan, answerer, left)) as rows:
-            for row in rows:
-                journal.append(row)
-                done += 1
-                on_images(done, len(records))
-                if should_stop():
-                    raise KeyboardInterrupt
+        answer = partial(_iter_rows, plan, answerer)
+        fill_journal(journal, records, answer, on_images=on_images, should_stop=should_stop)
         context = build_context(plan, answerer.names)
         return PromptedReport(
             plan=plan,
@@ -120,20 +123,6 @@ def evaluate_prompted(
             figures=tally_rows(journal.iter_rows(records), context),
             temperature=1.0 if answerer.asker is None else answerer.asker.temperature,
         )
-
-
-def _open(plan: PromptedPlan, on_message: OnMessage) -> tuple[_Answerer, RowJournal]:
-    """Lock the output folder, load the weights, open the rows."""
-    request = plan.request
-    lock = prepare_output(request.out, overwrite=request.overwrite)
-    try:
-        answerer = _build_answerer(plan, on_message)
-        fingerprint = _build_fingerprint(plan, answerer)
-        journal = RowJournal(request.out, fingerprint, lock=lock, restart=request.restart)
-    except BaseException:
-        lock.release()
-        raise
-    return answerer, journal
 
 
 def build_context(plan: PromptedPlan, names: NamingRules | None) -> TallyContext:
@@ -149,8 +138,11 @@ def build_context(plan: PromptedPlan, names: NamingRules | None) -> TallyContext
 def _iter_rows(plan: PromptedPlan, answerer: _Answerer, left: list[int]) -> Generator[ImageRow]:
     if answerer.asker is not None:
         asker = answerer.asker
-        opener = partial(open_for, asker.labeller)
-        yield from iter_answers(plan.source, left, opener, asker.answer)
+        for record, found in iter_answers(plan.source, left, asker.labeller, asker.answer):
+            if isinstance(found, ImageError):
+                yield ImageRow(record, reason=found.reason, message=str(found))
+            else:
+                yield ImageRow(record, found)
         return
     shape: Literal["box", "ellipse"] = (
         "box" if SHAPES[plan.request.baseline] == "box" else "ellipse"
@@ -231,27 +223,41 @@ def describe_model(loaded: LoadedModel, labeller: Labeller) -> ModelFacts:
     )
 
 
-def _build_fingerprint(plan: PromptedPlan, answerer: _Answerer) -> Fingerprint:
-    request, asker = plan.request, answerer.asker
+def build_fingerprint(
+    plan: PromptedPlan,
+    command: str,
+    asker: Asker | None,
+    model: ModelFacts | None,
+    more: Mapping[str, JsonValue],
+) -> Fingerprint:
+    """What decides the rows of an evaluation.
+
+    Args:
+        plan: of the evaluation.
+        command: whose rows they are.
+        asker, model: None for a baseline that needs none.
+        more: further options.
+    """
+    request = plan.request
     options: dict[str, JsonValue] = {
-        "command": "eval prompted",
+        "command": command,
         "prompt": plan.rule.describe(),
         "protocol": request.protocol,
         "baseline": request.baseline,
         "fusion": request.fusion,
         "split": plan.split.name,
         "max_images": request.max_images,
+        **more,
     }
     if asker is not None:
         options |= {
             "dtype": str(asker.labeller.dtype).removeprefix("torch."),
             "text_embeddings": asker.labeller.text_hash,
             "base_names": request.base_names,
-            "temperature": asker.temperature,
             "accuracies": [] if asker.names is None else [*asker.names.keys],
         }
     return Fingerprint(
-        weights_sha256="" if answerer.model is None else answerer.model.sha256,
+        weights_sha256="" if model is None else model.sha256,
         vocabulary_sha256="" if plan.vocabulary is None else plan.vocabulary.sha256(),
         prompts_sha256=plan.source.sha256,
         tool_version=__version__,

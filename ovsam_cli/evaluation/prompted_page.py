@@ -15,14 +15,12 @@ from ovsam_cli.evaluation.figure_charts import (
     draw_reliability,
 )
 from ovsam_cli.evaluation.figure_tables import format_interval, format_share, list_rows
-from ovsam_cli.evaluation.page_parts import PAGE_FILE, STYLE, render_facts
+from ovsam_cli.evaluation.page_parts import render_facts, render_failures, write_html
 from ovsam_cli.evaluation.prompted import PromptedReport
 from ovsam_cli.evaluation.prompted_metrics import describe_protocol, find_for
 from ovsam_cli.evaluation.published import SOURCE
 from ovsam_cli.evaluation.tally import WorstCase
 from ovsam_cli.images import read_image
-from ovsam_cli.outputs.files import write_whole_file
-from ovsam_cli.outputs.html_page import render_page
 from ovsam_cli.outputs.pair_pictures import draw_pair
 
 
@@ -32,14 +30,6 @@ def write_page(report: PromptedReport) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    path = report.plan.request.out / PAGE_FILE
-    with write_whole_file(path) as file:
-        file.write(render(report).encode())
-    return path
-
-
-def render(report: PromptedReport) -> str:
-    """The whole page."""
     request, figures = report.plan.request, report.figures
     name = report.model.name if report.model else request.baseline
     title = f"{report.plan.source.name}: {name}"
@@ -53,11 +43,11 @@ def render(report: PromptedReport) -> str:
         _render_published(report),
         _render_table(report),
         _render_worst(report),
-        _render_failures(figures.failures),
+        render_failures(figures.failures),
         _render_protocol(report),
         "</main>",
     ]
-    return render_page(title, "\n".join(body), style=STYLE)
+    return write_html(request.out, title, "\n".join(body))
 
 
 def _iter_charts(report: PromptedReport) -> Iterator[str]:
@@ -185,15 +175,6 @@ def _render_case(
         f"<figure>{shown}<figcaption>{caption}<span>{html.escape(record.file_name)}, annotation "
         f"{one.annotation_id}</span></figcaption></figure>"
     )
-
-
-def _render_failures(failures: Sequence[tuple[str, str]]) -> str:
-    if not failures:
-        return ""
-    rows = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in failures
-    )
-    return f"<section><h2>{len(failures)} images failed</h2><dl>{rows}</dl></section>"
 
 
 def _render_protocol(report: PromptedReport) -> str:

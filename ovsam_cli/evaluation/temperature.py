@@ -67,9 +67,7 @@ class LogitFile:
             true_rows: (B,) place of the true name.
             fold: of the image.
         """
-        # Near the best one, where a score is decided, half precision is finest.
-        relative = logits - logits.max(axis=1, keepdims=True)
-        self._file.write(relative.clip(-60000).astype(np.float16).tobytes())
+        self._file.write(halve_logits(logits).tobytes())
         self._rows.append(true_rows.astype(np.int16))
         self._folds.append(np.full(len(true_rows), fold, np.int8))
 
@@ -84,6 +82,14 @@ class LogitFile:
                 rows.astype(np.int64),
                 int(folds[0]) if len(rows) else 0,
             )
+
+
+def halve_logits(logits: FloatArray) -> NDArray[np.float16]:
+    """(B, L) logits of any offset less the largest of each row, in half precision."""
+    # Near the best one, where a score is decided, half precision is finest.
+    relative: FloatArray = logits - logits.max(axis=1, keepdims=True)
+    halves: NDArray[np.float16] = relative.clip(-60000).astype(np.float16)
+    return halves
 
 
 def fit_temperature(logits: LogitFile) -> TemperatureFit:

@@ -16,8 +16,6 @@ from ovsam_cli.evaluation.figure_tables import draw_figures, list_rows
 from ovsam_cli.evaluation.instance_rows import (
     ImageRow,
     InstanceRow,
-    row_from_json,
-    row_to_json,
 )
 from ovsam_cli.evaluation.splits import NameSplit
 from ovsam_cli.evaluation.tally import NUM_WORST, TallyContext, tally_rows
@@ -118,8 +116,8 @@ def test_no_rows() -> None:
 def test_rows_survive_the_journal() -> None:
     for one in (instance(0.25), instance(0.1, said_row=None, ranks=(), score=float("nan"))):
         row = image(1, one)
-        assert repr(row_from_json(row_to_json(row))) == repr(row)
-    head = json.loads(row_to_json(image(1)))
+        assert repr(ImageRow.from_json(row.to_json())) == repr(row)
+    head = json.loads(image(1).to_json())
     assert [*head][:4] == ["file_name", "image_id", "path", "status"]  # as the row index reads
 
 

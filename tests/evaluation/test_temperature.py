@@ -13,6 +13,10 @@ from scene_builders import write_scenes
 from typer.testing import Result
 
 from ovsam_cli.errors import InputError
+from ovsam_cli.evaluation.calibrate import calibrate_scores
+from ovsam_cli.evaluation.calibration_page import describe_fit
+from ovsam_cli.evaluation.logit_rows import LogitRow
+from ovsam_cli.evaluation.prompted_options import PromptedPlan, PromptedRequest, plan_prompted
 from ovsam_cli.evaluation.temperature import LogitFile, compute_loss, fit_temperature
 from ovsam_cli.labelling.score_calibration import (
     ScoreCalibration,
@@ -20,6 +24,7 @@ from ovsam_cli.labelling.score_calibration import (
     read_calibration,
     write_calibration,
 )
+from ovsam_cli.structures import ImageRecord
 
 Ovsam = Callable[..., Result]
 
@@ -115,10 +120,11 @@ def test_label_takes_what_was_stored(ovsam: Ovsam, checkpoint: Path, tmp_path: P
         return annotations
 
     before = label(tmp_path / "before")
-    dry = ovsam("eval", "calibrate", tmp_path / "scenes", *fixed, "--dry-run")
+    calibrate = ("eval", "calibrate", tmp_path / "scenes", *fixed, "--out", tmp_path / "cal")
+    dry = ovsam(*calibrate, "--dry-run")
     assert dry.exit_code == 0, dry.output
     assert not calibration_path([model]).exists()
-    result = ovsam("eval", "calibrate", tmp_path / "scenes", *fixed, "--out", tmp_path / "cal")
+    result = ovsam(*calibrate)
     assert result.exit_code == 0, result.output
     assert "stored in" in result.stdout
     fitted = json.loads((tmp_path / "cal" / "metrics.json").read_text())["temperature"]
@@ -137,5 +143,57 @@ def test_label_takes_what_was_stored(ovsam: Ovsam, checkpoint: Path, tmp_path: P
 
 def test_too_few_objects(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes", names=("cat", "dog"))
-    result = ovsam("eval", "calibrate", tmp_path / "scenes", "--model", checkpoint)
+    fixed = ("--model", checkpoint, "--out", tmp_path / "out")
+    result = ovsam("eval", "calibrate", tmp_path / "scenes", *fixed)
     assert result.exit_code == 2 and "6 objects have a name" in result.stderr
+
+
+def test_stopped_and_gone_on(checkpoint: Path, tmp_path: Path) -> None:
+    """The same fit as without a stop, to the last bit; no image is asked twice."""
+    write_scenes(tmp_path / "scenes", num_images=12, names=("cat", "dog"))
+
+    def plan(name: str) -> PromptedPlan:
+        scenes = str(tmp_path / "scenes")
+        return plan_prompted(
+            PromptedRequest(scenes, None, tmp_path / name, model=str(checkpoint), devices="cpu")
+        )
+
+    wanted = calibrate_scores(plan("whole"), store=False)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_scores(plan("stopped"), store=False, should_stop=lambda: True)
+    calls: list[tuple[int, int]] = []
+    report = calibrate_scores(
+        plan("stopped"), store=False, on_images=lambda done, total: calls.append((done, total))
+    )
+    assert calls[0] == (1, 12) and len(calls) == 12
+    assert json.dumps(describe_fit(report)) == json.dumps(describe_fit(wanted))
+
+
+def test_page_and_failures(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) -> None:
+    """Both reliabilities; an image that cannot be read is named, and the exit code says so."""
+    write_scenes(tmp_path / "scenes", num_images=12, names=("cat", "dog"))
+    (tmp_path / "scenes" / "images" / "2.png").write_text("no image")
+    arguments = ("eval", "calibrate", tmp_path / "scenes", "--model", checkpoint, "--dry-run")
+    result = ovsam(*arguments, "--devices", "cpu", "--out", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    assert "2.png: not an image" in result.stderr.replace(str(tmp_path / "scenes" / "images/"), "")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "Before: temperature 1" in page and "After: cross-fitted" in page
+    assert "1 image failed" in page and str(checkpoint.parent) not in page
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["data"]["num_images"], metrics["data"]["num_failed"]) == (11, 1)
+    other = ovsam(*arguments, "--prompt", "point", "--out", tmp_path / "out")
+    assert other.exit_code == 2 and "options.prompt: was" in other.stderr
+
+
+def test_rows_survive_the_journal() -> None:
+    record = ImageRecord(Path("1.jpg"), "1.jpg", 1)
+    row = LogitRow.of(record, np.float32([[3, 2.5, -9e9], [0, 0, 1]]), np.asarray([1, 2]))
+    found = LogitRow.from_json(row.to_json())
+    assert found.logits.tolist() == [[0, -0.5, -60000], [-1, -1, 0]]
+    assert (found.record, found.true_rows.tolist(), found.reason) == (record, [1, 2], "")
+    none = LogitRow.of(record, np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+    assert LogitRow.from_json(none.to_json()).logits.shape == (0, 3)
+    failed = LogitRow.from_json(LogitRow.failed(record, "bad", "why").to_json())
+    assert (failed.reason, failed.message, len(failed.true_rows)) == ("bad", "why", 0)
