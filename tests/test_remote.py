@@ -4,6 +4,7 @@ machine that behave, and one that does not."""
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -267,9 +268,11 @@ def test_a_run_in_memory(label: Ovsam, memory: str, photos: Path, tmp_path: Path
         store.cat("/run/out/annotations.json")
         == (tmp_path / "out" / "annotations.json").read_bytes()
     )
+    state = ("description.json", "images.jsonl", "manifest.json", "part-00000.jsonl")
     assert sorted(store.find("/run/out")) == [
         f"/run/out/{name}"
         for name in (
+            *(f"_state/{name}" for name in state),
             *("annotations.json", "errors.jsonl", "previews/a.jpg.jpg", "report.html"),
             "run.json",
         )
@@ -279,6 +282,39 @@ def test_a_run_in_memory(label: Ovsam, memory: str, photos: Path, tmp_path: Path
     assert label(f"{memory}/photos", f"{memory}/out", *prompts, "--previews", "1").exit_code == 2
     again = label(f"{memory}/photos", f"{memory}/out", *prompts, "--overwrite")
     assert again.exit_code == 0 and "run.json" in str(store.find("/run/out"))
+
+
+def test_shards_behind_a_url_are_joined(
+    ovsam: Ovsam, label: Ovsam, memory: str, photos: Path, tmp_path: Path
+) -> None:
+    """By what they sent alone: the file of the undivided run, and Parquet of the same."""
+    assert label(photos, tmp_path / "out").exit_code == 0
+    whole = (tmp_path / "out" / "annotations.json").read_bytes()
+    for shard in ("0/2", "1/2"):
+        state = ("--state", tmp_path / shard[0])
+        assert label(photos, f"{memory}/shards", "--shard", shard, *state).exit_code in (0, 5)
+        shutil.rmtree(tmp_path / shard[0])
+        joined = tmp_path / f"joined-{shard[0]}.json"
+        result = ovsam("export", "coco", f"{memory}/shards", "--out", joined)
+    assert result.exit_code == 0, result.output
+    assert joined.read_bytes() == whole
+    assert not (tmp_path / "joined-0.json").exists()  # half of the shards were missing then
+    parts = tmp_path / "parts"
+    assert ovsam("export", "parquet", f"{memory}/shards", "--out", parts).exit_code == 0
+    assert ovsam("export", "coco", parts, "--out", tmp_path / "again.json").exit_code == 0
+    assert (tmp_path / "again.json").read_bytes() == whole
+
+
+def test_rows_of_a_run_that_was_begun_anew_are_sent_no_more(
+    ovsam: Ovsam, label: Ovsam, memory: str, photos: Path, tmp_path: Path
+) -> None:
+    state = ("--state", tmp_path / "state")
+    assert label(photos, f"{memory}/out", *state).exit_code == 0
+    fsspec.filesystem("memory").pipe_file("/run/out/_state/part-00007.jsonl", b"{}\n")
+    assert label(photos, f"{memory}/out", *state, "--restart").exit_code == 0
+    names = fsspec.filesystem("memory").find("/run/out/_state")
+    assert [name for name in names if "part-" in name] == ["/run/out/_state/part-00000.jsonl"]
+    assert ovsam("export", "coco", f"{memory}/out", "--out", tmp_path / "x.json").exit_code == 0
 
 
 def test_a_run_on_s3(label: Ovsam, s3: str, photos: Path, tmp_path: Path) -> None:

@@ -24,14 +24,15 @@ def parquet(
     console = Console(quiet=quiet)
     with one_line_errors(console, how_to_resume="Nothing is complete; run it again."):
         from ovsam_cli.labelling.content_reading import open_content, read_content_settings
+        from ovsam_cli.labelling.sent_runs import fetch_runs
         from ovsam_cli.outputs.folders import open_folder
         from ovsam_cli.outputs.parquet import ParquetHeader, check_new_parts, write_parts
 
         check_new_parts(folder := open_folder(out))
-        content = open_content(runs, partial=partial)
-        settings = read_content_settings(content, runs[0])
-        header = ParquetHeader(content.categories, content.coco, settings)
-        with count_progress(console) as on_progress:
+        with fetch_runs(runs) as fetched, count_progress(console) as on_progress:
+            content = open_content(fetched, partial=partial)
+            settings = read_content_settings(content, fetched[0])
+            header = ParquetHeader(content.categories, content.coco, settings)
             counts = write_parts(
                 folder,
                 content.iter_results(),

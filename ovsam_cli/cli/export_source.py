@@ -66,16 +66,18 @@ def open_source(
             )
         return
     from ovsam_cli.labelling.content_reading import open_content
+    from ovsam_cli.labelling.sent_runs import fetch_runs
 
-    content = open_content(sources, partial=partial)
-    yield Source(
-        categories=content.categories,
-        coco=content.coco,
-        num_images=content.num_images,
-        iter_results=content.iter_results,
-        find_losses=lambda: (),
-        notes=tuple(_find_gaps(content)),
-    )
+    with fetch_runs(sources) as fetched:
+        content = open_content(fetched, partial=partial)
+        yield Source(
+            categories=content.categories,
+            coco=content.coco,
+            num_images=content.num_images,
+            iter_results=content.iter_results,
+            find_losses=lambda: (),
+            notes=tuple(_find_gaps(content)),
+        )
 
 
 def _find_gaps(content: Content) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Result files of a run whose `--out` is a URL: sent there when they are complete.
 
 The run itself works in a folder of this machine (`--state`), for its journal needs what stores have
-not: appending, syncing to disk, and a lock. `run.json` goes last and so says that all is there.
+not: appending, syncing to disk, and a lock. `run.json` goes last and so says that all is there. The
+rows go too, so that `ovsam export` reads the URL as it reads a folder, and joins shards.
 
     STATE/.ovsam/sent.json      what was sent where, so that only what changed is sent again
 """
@@ -22,6 +23,7 @@ from ovsam_cli.labelling.run_files import (
     RUN_FILE,
 )
 from ovsam_cli.labelling.run_folder import STATE_FOLDER
+from ovsam_cli.labelling.sent_runs import SENT_STATE, iter_state_names
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.folders import Folder, open_folder
 
@@ -60,12 +62,16 @@ def send_results(out: Path, url: str) -> int:
     folder = open_folder(url)
     sent = _read_sent(out, url, folder)
     num_sent = 0
-    for name in _iter_names(out):
-        with open(out / name, "rb") as file:
+    files = dict(_iter_files(out))
+    for name in folder.list_names():
+        if name.startswith(f"{SENT_STATE}/") and name not in files:  # of a run before --restart
+            folder.remove(name)
+    for name, path in files.items():
+        with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if sent.get(name) == digest:
             continue
-        folder.upload(name, out / name)
+        folder.upload(name, path)
         sent[name] = digest
         num_sent += 1
     if num_sent:
@@ -74,8 +80,14 @@ def send_results(out: Path, url: str) -> int:
     return num_sent
 
 
+def _iter_files(out: Path) -> Iterator[tuple[str, Path]]:
+    """Names and files; what speaks for all others last."""
+    yield from iter_state_names(out)
+    for name in _iter_names(out):
+        yield name, out / name
+
+
 def _iter_names(out: Path) -> Iterator[str]:
-    """Previews first, what speaks for all others last."""
     for path in sorted((out / PREVIEW_FOLDER).rglob("*")):
         if path.is_file() and not path.name.startswith("."):
             yield path.relative_to(out).as_posix()
