@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.masks import encode_polygons
+from ovsam_cli.outputs.coco_values import Entry, as_entry, read_file_name, read_integer
 from ovsam_cli.prompt_files.json_stream import JsonStream, open_json
-from ovsam_cli.run_lengths import read_segmentation
-from ovsam_cli.structures import Rle
-
-Entry = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,87 +112,12 @@ def iter_annotations(stream: JsonStream) -> Iterator[Entry]:
             stream.skip()
 
 
-def as_entry(value: object) -> Entry:
-    """The value, an object.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if not isinstance(value, dict):
-        raise TypeError(f"{value!r:.80} is no object")
-    return value
-
-
-def read_integer(entry: Mapping[str, object], key: str) -> int:
-    """A whole number; some exporters write 640.0.
-
-    Raises:
-        ValueError: it is none.
-    """
-    value = entry[key]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key} {value!r:.80} is no whole number")
-    return value
-
-
-def read_number(entry: Mapping[str, object], key: str) -> float:
-    """A finite number.
-
-    Raises:
-        ValueError: it is none.
-    """
-    value = entry[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{key} {value!r:.80} is no number")
-    return float(value)
-
-
-def read_box(entry: Mapping[str, object]) -> tuple[float, float, float, float] | None:
-    """`bbox`, x y width height in original pixels; None where there is none.
-
-    Raises:
-        ValueError: not four numbers.
-    """
-    found = entry.get("bbox")
-    if found is None or found == []:
-        return None
-    if not isinstance(found, list) or len(found) != 4:
-        raise ValueError(f"bbox {found!r:.80} is not [x, y, width, height]")
-    x, y, width, height = (read_number({"bbox": side}, "bbox") for side in found)
-    return x, y, width, height
-
-
-def read_mask(entry: Mapping[str, object], original_hw: tuple[int, int]) -> Rle:
-    """`segmentation`, polygons or run lengths, as an RLE of the image's size.
-
-    Raises:
-        ValueError: it is malformed, or of another size.
-    """
-    found = entry["segmentation"]
-    if isinstance(found, list):
-        return encode_polygons(found, original_hw)
-    segmentation = read_segmentation(found)
-    if tuple(segmentation["size"]) != original_hw:
-        raise ValueError(
-            f"annotation {entry.get('id')}: mask {segmentation['size']}, image {original_hw}"
-        )
-    return segmentation
-
-
 def _read_image(entry: Entry) -> ImageEntry:
-    is_lvis = "file_name" not in entry
-    if is_lvis:
-        *_, folder, name = PurePosixPath(str(entry["coco_url"])).parts
-        file = PurePosixPath(folder, name)
-    else:
-        file = PurePosixPath(str(entry["file_name"]))
     return ImageEntry(
         image_id=read_integer(entry, "id"),
         original_hw=(read_integer(entry, "height"), read_integer(entry, "width")),
-        file=file,
-        is_lvis=is_lvis,
+        file=PurePosixPath(read_file_name(entry)),
+        is_lvis="file_name" not in entry,
         negative_ids=_read_ids(entry, "neg_category_ids"),
         not_exhaustive_ids=_read_ids(entry, "not_exhaustive_category_ids"),
     )

@@ -10,13 +10,11 @@ from ovsam_cli.evaluation.coco_entries import (
     ImageEntry,
     iter_annotations,
     open_coco,
-    read_box,
-    read_integer,
-    read_mask,
     read_tables,
 )
 from ovsam_cli.evaluation.dataset_places import check_paths
 from ovsam_cli.masks import mask_areas
+from ovsam_cli.outputs.coco_values import read_box, read_integer, read_mask
 from ovsam_cli.structures import Rle
 
 LVIS_FOLDERS = ("train2017", "val2017")

@@ -16,19 +16,21 @@ from ovsam_cli.evaluation.average_precision import (
     Truth,
 )
 from ovsam_cli.evaluation.coco_entries import (
-    Entry,
     ImageEntry,
     Tables,
-    as_entry,
     iter_annotations,
     open_coco,
+    read_tables,
+)
+from ovsam_cli.masks import mask_areas, mask_boxes
+from ovsam_cli.outputs.coco_values import (
+    Entry,
+    as_entry,
     read_box,
     read_integer,
     read_mask,
     read_number,
-    read_tables,
 )
-from ovsam_cli.masks import mask_areas, mask_boxes
 from ovsam_cli.prompt_files.json_stream import JsonStream
 from ovsam_cli.vocabulary import normalize_name
 

@@ -13,11 +13,8 @@ from pathlib import Path
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.coco_entries import (
-    Entry,
-    as_entry,
     iter_annotations,
     open_coco,
-    read_integer,
     read_tables,
 )
 from ovsam_cli.evaluation.dataset_places import check_images, find_dataset
@@ -29,6 +26,7 @@ from ovsam_cli.evaluation.prompted_options import PromptedRequest
 from ovsam_cli.evaluation.splits import NameSplit
 from ovsam_cli.image_paths import find_images
 from ovsam_cli.labelling.options import LabelOptions, LabelRequest
+from ovsam_cli.outputs.coco_values import Entry, as_entry, read_integer
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.vocabulary import normalize_name
 

@@ -18,13 +18,12 @@ from ovsam_cli.evaluation.coco_entries import (
     Tables,
     iter_annotations,
     open_coco,
-    read_integer,
-    read_mask,
     read_tables,
 )
 from ovsam_cli.evaluation.datasets import EXAMPLE, WHAT, Instance, InstanceImage, find_image
 from ovsam_cli.evaluation.datasets import read_instance as parse_instance
 from ovsam_cli.masks import mask_areas
+from ovsam_cli.outputs.coco_values import read_integer, read_mask
 from ovsam_cli.prompt_files.json_stream import JsonStream
 from ovsam_cli.structures import ImageRecord
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovsam_cli.masks import encode_mask, encode_polygons, mask_areas, mask_boxes, xywh_to_xyxy
-from ovsam_cli.run_lengths import read_segmentation
+from ovsam_cli.masks import encode_mask, mask_areas, mask_boxes, xywh_to_xyxy
+from ovsam_cli.outputs.coco_values import read_box, read_mask
 from ovsam_cli.structures import Detections, Prompts, Rle
 
 
@@ -45,19 +45,8 @@ def read_object(
     Raises:
         ValueError: the mask or the box is malformed.
     """
-    value = entry.get("segmentation")
-    is_box = not value
-    if isinstance(value, list) and value:
-        if not all(isinstance(polygon, list) for polygon in value):
-            raise ValueError("segmentation is a list, but not of polygons")
-        segmentation = encode_polygons(value, original_hw)
-    elif isinstance(value, dict) and value:
-        segmentation = read_segmentation(value)
-        if tuple(segmentation["size"]) != original_hw:
-            size, image = segmentation["size"], list(original_hw)
-            raise ValueError(f"a mask of {size} in an image of {image} (height, width)")
-    else:
-        segmentation = _fill_box(entry.get("bbox"), original_hw)
+    is_box = not entry.get("segmentation")
+    segmentation = _fill_box(entry, original_hw) if is_box else read_mask(entry, original_hw)
     score, annotation_id = entry.get("score"), entry.get("id")
     return CocoObject(
         annotation_id=annotation_id if isinstance(annotation_id, int | str) else index,
@@ -68,11 +57,11 @@ def read_object(
     )
 
 
-def _fill_box(bbox: object, original_hw: tuple[int, int]) -> Rle:
-    is_box = isinstance(bbox, list) and len(bbox) == 4
-    if not isinstance(bbox, list) or not is_box or not set(map(type, bbox)) <= {int, float}:
-        raise ValueError("it has neither a segmentation nor a bbox of four numbers")
-    corners = np.nan_to_num(xywh_to_xyxy(np.array(bbox, np.float64)))
+def _fill_box(entry: Mapping[str, object], original_hw: tuple[int, int]) -> Rle:
+    bbox = read_box(entry)
+    if bbox is None:
+        raise ValueError("it has neither a segmentation nor a bbox")
+    corners = xywh_to_xyxy(np.array(bbox, np.float64))
     left, top, right, bottom = corners.clip(0, max(original_hw)).round().astype(int).tolist()
     mask = np.zeros(original_hw, bool)
     mask[top:bottom, left:right] = True

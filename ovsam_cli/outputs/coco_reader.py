@@ -10,7 +10,7 @@ import json
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from ovsam_cli.errors import InputError
 from ovsam_cli.masks import mask_areas
 from ovsam_cli.outputs.coco import CocoCategory
 from ovsam_cli.outputs.coco_objects import CocoObject, read_object, to_detections
+from ovsam_cli.outputs.coco_values import Entry, as_entry, read_file_name, read_integer
 from ovsam_cli.outputs.exporting import Loss
 from ovsam_cli.prompt_files.json_stream import JsonFileError, JsonStream, open_json
 from ovsam_cli.structures import ImageRecord, ImageResult, IntArray
@@ -126,9 +127,10 @@ class CocoSource:
             image_id = self._expect_int(entry, "id", where)
             if image_id in self._images:
                 raise self._error(f"{where}: the id {image_id} is there twice")
-            name = entry.get("file_name") or _name_of_url(entry.get("coco_url"))
-            if not isinstance(name, str) or not name:
-                raise self._error(f"{where}: no file_name")
+            try:
+                name = read_file_name(entry)
+            except ValueError as error:
+                raise self._error(f"{where}: {error}") from error
             height, width = (self._expect_int(entry, key, where) for key in ("height", "width"))
             orientation = entry.get("exif_orientation")
             self._images[image_id] = CocoImage(
@@ -204,16 +206,17 @@ class CocoSource:
         self._losses[_NO_MASK] += found.is_box
         return found
 
-    def _expect_object(self, row: object, where: str) -> dict[str, object]:
-        if not isinstance(row, dict):
-            raise self._error(f"{where}: expected an object, found {str(row)[:40]!r}")
-        return row
+    def _expect_object(self, row: object, where: str) -> Entry:
+        try:
+            return as_entry(row)
+        except TypeError as error:
+            raise self._error(f"{where}: {error}") from error
 
-    def _expect_int(self, entry: Mapping[str, object], key: str, where: str) -> int:
-        value = entry.get(key)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._error(f"{where}: {key} is {str(value)[:40]!r}, expected a whole number")
-        return value
+    def _expect_int(self, entry: Entry, key: str, where: str) -> int:
+        try:
+            return read_integer({key: entry.get(key)}, key)
+        except ValueError as error:
+            raise self._error(f"{where}: {error}") from error
 
     def _error(self, text: str) -> InputError:
         return InputError(f"{self._path}: {text}")
@@ -244,8 +247,3 @@ def open_coco(path: Path, *, image_root: Path | None = None) -> Iterator[CocoSou
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
         yield source
-
-
-def _name_of_url(url: object) -> str:
-    """LVIS names its images by address only: folder and name are its last two parts."""
-    return "/".join(url.split("/")[-2:]) if isinstance(url, str) else ""

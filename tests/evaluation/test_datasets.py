@@ -106,7 +106,7 @@ def drop_categories(content: Content) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (set_size, "annotation 5: mask"),
+        (set_size, "annotation 5: a mask"),
         (set_polygon, "pairs of numbers"),
         (set_image, "KeyError: 77"),
         (set_category, "19"),

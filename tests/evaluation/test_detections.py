@@ -146,7 +146,7 @@ def test_lvis_rules_need_an_lvis_file(truth: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{}", "KeyError: 'annotations'"),
-        ("[1]", "1 is no object"),
+        ("[1]", "expected an object, found 1"),
         ('[{"image_id": 1}]', "category_id"),
         ('[{"image_id": 1, "category_id": 1, "score": 1}]', "neither bbox nor segmentation"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]', "without score"),

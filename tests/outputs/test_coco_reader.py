@@ -119,6 +119,14 @@ def test_lvis_names_come_from_addresses(tmp_path):
     assert found[0].record.file_name == "val2017/1.jpg"
 
 
+def test_whole_numbers_may_have_a_point(tmp_path):
+    """Some exporters write 640.0; evaluation took such files, export did not."""
+    image = {**IMAGES[1], "id": 3.0, "width": float(HW[1])}
+    _, found = read(write(tmp_path / "d.json", images=[image]))
+    assert found[0].original_hw == HW
+    assert found[0].record.image_id == 3
+
+
 SMALL = {"size": [9, 9], "counts": "00"}
 
 
@@ -133,8 +141,8 @@ SMALL = {"size": [9, 9], "counts": "00"}
         ({"annotations": [make_object(segmentation=[[1, "x"]])]}, "pairs of numbers"),
         ({"annotations": [make_object(segmentation=[1, 2])]}, "not of polygons"),
         ({"annotations": [make_object(segmentation=[])]}, "neither a segmentation nor a bbox"),
-        ({"annotations": [3]}, r"annotations\[0\]: expected an object, found '3'"),
-        ({"images": [{**IMAGES[0], "width": None}]}, r"images\[0\]: width is 'None'"),
+        ({"annotations": [3]}, r"annotations\[0\]: expected an object, found 3"),
+        ({"images": [{**IMAGES[0], "width": None}]}, r"images\[0\]: width is None"),
         ({"images": [IMAGES[0], IMAGES[0]]}, "the id 7 is there twice"),
         ({"images": [{"id": 1, "height": 2, "width": 2}]}, "no file_name"),
     ],
