@@ -12,6 +12,7 @@ from ovsam_cli.cli.evaluate_options import (
     SECONDS_TO_STOP,
     STOPPING,
     AsJson,
+    BatchSize,
     Dataset,
     Devices,
     Dtype,
@@ -43,6 +44,7 @@ def calibrate(
     fusion: Fusion = "auto",
     devices: Devices = "auto",
     dtype: Dtype = "auto",
+    batch_size: BatchSize = None,
     max_images: MaxImages = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fit and report, store nothing.")
@@ -67,6 +69,7 @@ def calibrate(
             fusion=fusion,
             devices=devices,
             dtype=dtype,
+            batch_size=batch_size,
             max_images=max_images,
             restart=restart,
             overwrite=overwrite,

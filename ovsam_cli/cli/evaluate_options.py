@@ -48,6 +48,14 @@ Dtype = Annotated[
     typer.Option(help="Number format of the network.", rich_help_panel=MODEL),
 ]
 MaxImages = Annotated[int | None, typer.Option(min=1, help="The first ones; default: all.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Images an encoder run; default: 1, on CUDA 8.",
+        rich_help_panel=MODEL,
+    ),
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Forget what is done.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Use a folder that holds other files.")

@@ -1,12 +1,9 @@
-"""The model's answers to the prompts of one image, or a baseline's, as a row of the journal."""
+"""The model's answers to the prompts of a batch of images, or a baseline's, as journal rows."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -22,37 +19,33 @@ from ovsam_cli.evaluation.instance_rows import InstanceRow
 from ovsam_cli.evaluation.instance_store import InstanceSource
 from ovsam_cli.evaluation.metrics import compute_ious
 from ovsam_cli.evaluation.naming_rules import LogitRule, NamingRules, RankRule
+from ovsam_cli.evaluation.open_images import OpenImage, Target, iter_opened, split_by_image
 from ovsam_cli.evaluation.prompting import PromptRule, build_rule_prompts, find_boxes
-from ovsam_cli.images import preprocess, read_image
 from ovsam_cli.labelling.stages import Labeller, decode, encode
+from ovsam_cli.labelling.work_sizes import WorkSizes, free_device_memory, is_out_of_memory
 from ovsam_cli.masks import encode_mask_logits
 from ovsam_cli.model.clip2sam import compute_class_logits, compute_mask_boxes
 from ovsam_cli.model.ovsam import ImageFeatures
 from ovsam_cli.model.prompt_encoder import ModelPrompts
-from ovsam_cli.raster import RgbArray
-from ovsam_cli.structures import FloatArray, ImageGeometry, ImageRecord, Rle
+from ovsam_cli.structures import FloatArray, ImageRecord, Rle
 
-PROMPTS_PER_BATCH = 32
-IMAGES_AHEAD = 2
 Shape = Literal["box", "ellipse"]
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class OpenImage:
-    """An annotated image, read and ready for the model.
+class AskedChunk:
+    """What the model said of some objects of a batch of images.
 
     Attributes:
-        image: with its objects.
-        rgb: (H, W, 3) uint8, original frame.
-        pixels: (3, S, S) float32, padded model frame.
-        geometry: the frames.
+        targets: B objects, those of an image together.
+        mask_logits: (B, 1, h, w) float, padded model frame.
+        class_logits: (B, K + 1) float32 on the CPU for each logit rule; none without names.
     """
 
-    image: InstanceImage
-    rgb: RgbArray
-    pixels: FloatArray
-    geometry: ImageGeometry
+    targets: tuple[Target, ...]
+    mask_logits: Tensor
+    class_logits: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,56 +56,63 @@ class Asker:
         labeller: the model with its names.
         prompts: how objects are prompted.
         names: the accuracies wanted; None for masks alone.
+        sizes: images and prompts a step.
         temperature: scores are the softmax of logits divided by it.
     """
 
     labeller: Labeller
     prompts: PromptRule
     names: NamingRules | None
+    sizes: WorkSizes
     temperature: float = 1.0
 
-    def answer(self, opened: OpenImage) -> tuple[InstanceRow, ...]:
-        """Rows of an image's objects, in their order."""
-        rows: list[InstanceRow] = []
+    def answer(self, batch: Sequence[OpenImage]) -> list[tuple[InstanceRow, ...]]:
+        """Rows of each image's objects, in their order."""
+        rows: list[list[InstanceRow]] = [[] for _ in batch]
+        targets = [Target(n, one) for n, opened in enumerate(batch) for one in opened.instances]
         with torch.inference_mode():
-            pixels = torch.from_numpy(opened.pixels)[None].to(self.labeller.device)
-            features = encode(self.labeller, pixels, (opened.geometry,))
-            instances = opened.image.instances
-            for start in range(0, len(instances), PROMPTS_PER_BATCH):
-                chunk = instances[start : start + PROMPTS_PER_BATCH]
-                rows += self._answer_chunk(opened, features, chunk)
-        return tuple(rows)
+            for asked in self.ask(batch, targets):
+                array = asked.mask_logits[:, 0].float().cpu().numpy()
+                named = self._name(asked)
+                for number, part in split_by_image(asked.targets):
+                    found = encode_mask_logits(array[part], batch[number].geometry).segmentations
+                    chunk = [one.instance for one in asked.targets[part]]
+                    rows[number] += build_rows(chunk, found, named and named.take(part))
+        return [tuple(one) for one in rows]
 
-    def compute_logits(
-        self, opened: OpenImage, features: ImageFeatures, chunk: Sequence[Instance]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """(B, 1, h, w) mask logits, and (B, K + 1) class logits on the CPU for each logit rule."""
-        prompts = build_rule_prompts(chunk, opened.geometry, self.prompts)
-        prompts = prompts.to(self.labeller.device)
-        mask_logits = decode(self.labeller, features, prompts).mask_logits
-        if self.names is None:
-            return mask_logits, []
-        truth = find_boxes(chunk, "annotated")
-        seen = _Seen(opened, features, mask_logits, prompts, truth)
-        return mask_logits, [self._classify(seen, rule) for rule in self.names.logit_rules]
+    def ask(self, batch: Sequence[OpenImage], targets: Sequence[Target]) -> Iterator[AskedChunk]:
+        """Encode images together and decode objects of all of them together, chunk by chunk.
 
-    def _answer_chunk(
-        self, opened: OpenImage, features: ImageFeatures, chunk: Sequence[Instance]
-    ) -> list[InstanceRow]:
-        mask_logits, class_logits = self.compute_logits(opened, features, chunk)
-        array = mask_logits[:, 0].float().cpu().numpy()
-        found = encode_mask_logits(array, opened.geometry).segmentations
-        return build_rows(chunk, found, self._name(chunk, class_logits))
+        Call it in inference mode.
 
-    def _name(self, chunk: Sequence[Instance], class_logits: Sequence[Tensor]) -> Named | None:
+        Args:
+            batch: images.
+            targets: objects that are asked about, those of an image together.
+        """
+        labeller = self.labeller
+        pixels = torch.from_numpy(np.stack([one.pixels for one in batch])).to(labeller.device)
+        features = encode(labeller, pixels, [one.geometry for one in batch])
+        for start in range(0, len(targets), self.sizes.prompts):
+            chunk = tuple(targets[start : start + self.sizes.prompts])
+            geometries = [one.geometry for one in batch]
+            prompts = build_rule_prompts(chunk, geometries, self.prompts).to(labeller.device)
+            mask_logits = decode(labeller, features, prompts).mask_logits
+            class_logits: tuple[Tensor, ...] = ()
+            if self.names is not None:
+                seen = _Seen(batch, chunk, features, mask_logits, prompts)
+                class_logits = tuple(self._classify(seen, one) for one in self.names.logit_rules)
+            yield AskedChunk(chunk, mask_logits, class_logits)
+
+    def _name(self, asked: AskedChunk) -> Named | None:
         if self.names is None:
             return None
-        rows = np.asarray([self.names.row_of_category[one.category_id] for one in chunk])
+        known = self.names.row_of_category
+        rows = np.asarray([known[one.instance.category_id] for one in asked.targets])
         ranks = [
-            rank_names(class_logits[rule.logits], torch.from_numpy(rows), rule)
+            rank_names(asked.class_logits[rule.logits], torch.from_numpy(rows), rule)
             for rule in self.names.rank_rules
         ]
-        probs = (class_logits[0] / self.temperature).softmax(dim=-1)[:, :-1]
+        probs = (asked.class_logits[0] / self.temperature).softmax(dim=-1)[:, :-1]
         scores, said = probs.max(dim=-1)
         return Named(said.tolist(), scores.tolist(), np.stack(ranks, axis=1).tolist())
 
@@ -120,11 +120,10 @@ class Asker:
         labeller = self.labeller
         if rule.clip_boxes == "crop":
             return self._classify_crops(seen)
-        boxes: FloatArray | None = None
+        boxes: Tensor | None = None
         if rule.clip_boxes != "own":
-            boxes = seen.truth_xyxy
-            if rule.clip_boxes == "truth":
-                boxes = seen.opened.geometry.to_input_frame(boxes)
+            array = seen.find_annotated(is_scaled=rule.clip_boxes == "truth")
+            boxes = torch.from_numpy(array).to(labeller.device)
         with labeller.autocast():
             logits = labeller.model.classify(
                 seen.features,
@@ -132,9 +131,7 @@ class Asker:
                 seen.prompts,
                 labeller.text_embeddings,
                 rule.fusion,
-                clip_boxes_xyxy=None
-                if boxes is None
-                else torch.from_numpy(boxes).to(labeller.device),
+                clip_boxes_xyxy=boxes,
             )
         return logits.float().cpu()
 
@@ -143,21 +140,35 @@ class Asker:
         model, prompts = self.labeller.model, seen.prompts
         mask_boxes = compute_mask_boxes(seen.mask_logits, model.config.model_size)
         boxes = torch.where(prompts.has_box[:, None], prompts.model_boxes_xyxy, mask_boxes)
-        original = seen.opened.geometry.to_original_frame(boxes.float().cpu().numpy())
-        regions = embed_crops(self.labeller, seen.opened.rgb, original)
+        array: FloatArray = boxes.float().cpu().numpy()
+        regions = []
+        for number, part in split_by_image(seen.targets):
+            opened = seen.batch[number]
+            original = opened.geometry.to_original_frame(array[part])
+            regions.append(embed_crops(self.labeller, opened.rgb, original))
         text = self.labeller.text_embeddings
-        return compute_class_logits(regions, text, model.config.logit_scale).float().cpu()
+        logits = compute_class_logits(torch.cat(regions), text, model.config.logit_scale)
+        return logits.float().cpu()
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What names are read from: B prompts of one image and their masks."""
+    """What names are read from: B prompts of a batch and their masks."""
 
-    opened: OpenImage
+    batch: Sequence[OpenImage]
+    targets: tuple[Target, ...]
     features: ImageFeatures
     mask_logits: Tensor
     prompts: ModelPrompts
-    truth_xyxy: FloatArray  # annotated boxes, original frame
+
+    def find_annotated(self, *, is_scaled: bool) -> FloatArray:
+        """(B, 4) annotated boxes: input frame, or left in original pixels (spec section 11, Q1)."""
+        found = []
+        for number, part in split_by_image(self.targets):
+            boxes = find_boxes([one.instance for one in self.targets[part]], "annotated")
+            geometry = self.batch[number].geometry
+            found.append(geometry.to_input_frame(boxes) if is_scaled else boxes)
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,10 @@ class Named:
     said_rows: list[int]
     scores: list[float]
     ranks: list[list[int]]
+
+    def take(self, part: slice) -> Named:
+        """Those of some of the objects."""
+        return Named(self.said_rows[part], self.scores[part], self.ranks[part])
 
 
 def rank_names(class_logits: Tensor, true_rows: Tensor, rule: RankRule) -> np.ndarray:
@@ -216,54 +231,35 @@ def draw_rows(image: InstanceImage, shape: Shape) -> tuple[InstanceRow, ...]:
 def iter_answers(
     source: InstanceSource,
     rows: Sequence[int],
-    labeller: Labeller,
-    answer: Callable[[OpenImage], Answer],
-) -> Generator[tuple[ImageRecord, Answer | ImageError]]:
-    """Answer images one by one, or say why not; the next ones are read meanwhile."""
+    asker: Asker,
+    answer: Callable[[Sequence[OpenImage]], list[Answer]],
+) -> Generator[list[tuple[ImageRecord, Answer | ImageError]]]:
+    """Answer images batch by batch, or say why not; the next ones are read meanwhile."""
+    for batch in iter_opened(source, rows, asker.labeller, asker.sizes.images):
+        good = [one for _, one in batch if isinstance(one, OpenImage)]
+        found = iter(_answer_in_steps(good, asker.sizes, answer))
+        yield [
+            (record, one if isinstance(one, ImageError) else next(found)) for record, one in batch
+        ]
 
-    def read(row: int) -> OpenImage | ImageError:
+
+def _answer_in_steps(
+    images: Sequence[OpenImage],
+    sizes: WorkSizes,
+    answer: Callable[[Sequence[OpenImage]], list[Answer]],
+) -> list[Answer]:
+    """Answer as many at once as memory allows."""
+    found: list[Answer] = []
+    while len(found) < len(images):
+        step = images[len(found) : len(found) + sizes.images]
         try:
-            return open_for(labeller, source.load(row))
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-        waiting: deque[tuple[ImageRecord, Future[OpenImage | ImageError]]] = deque()
-        try:
-            for row in rows:
-                waiting.append((source.records[row], reader.submit(read, row)))
-                if len(waiting) > IMAGES_AHEAD:
-                    yield _answer_next(waiting, answer)
-            while waiting:
-                yield _answer_next(waiting, answer)
-        finally:
-            reader.shutdown(wait=True, cancel_futures=True)
-
-
-def _answer_next(
-    waiting: deque[tuple[ImageRecord, Future[OpenImage | ImageError]]],
-    answer: Callable[[OpenImage], Answer],
-) -> tuple[ImageRecord, Answer | ImageError]:
-    record, future = waiting.popleft()
-    found = future.result()
-    return record, found if isinstance(found, ImageError) else answer(found)
-
-
-def open_for(labeller: Labeller, image: InstanceImage) -> OpenImage:
-    """Read an image for the model.
-
-    Raises:
-        ImageError: it cannot be read, or has another size than its annotations say.
-    """
-    wanted = labeller.pixel_format
-    rgb = read_image(Path(image.path)).rgb
-    pixels, geometry = preprocess(
-        rgb, model_size=wanted.model_size, mean=wanted.mean, std=wanted.std
-    )
-    if geometry.original_hw != image.original_hw:
-        raise ImageError(
-            f"{image.path}: {geometry.original_hw} pixels (height, width), but its annotations "
-            f"are of {image.original_hw}; give the images that were annotated",
-            reason="wrong_size",
-        )
-    return OpenImage(image, rgb, pixels, geometry)
+            found += answer(step)
+            continue
+        except (MemoryError, RuntimeError) as error:
+            can_shrink = is_out_of_memory(error) and (
+                sizes.shrink_images(len(step)) or sizes.shrink_prompts(sizes.prompts)
+            )
+            if not can_shrink:
+                raise
+        free_device_memory()  # the error is gone, and with it what it held
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ import torch
 
 from ovsam_cli import __version__
 from ovsam_cli.errors import ImageError, InputError
-from ovsam_cli.evaluation.answering import PROMPTS_PER_BATCH, Asker, OpenImage, iter_answers
+from ovsam_cli.evaluation.answering import Asker, iter_answers
 from ovsam_cli.evaluation.logit_rows import LogitRow
+from ovsam_cli.evaluation.open_images import OpenImage, Target
 from ovsam_cli.evaluation.prompted import (
     ModelFacts,
     OnImages,
@@ -28,7 +29,6 @@ from ovsam_cli.evaluation.row_journal import RowJournal, fill_journal, open_jour
 from ovsam_cli.evaluation.temperature import NUM_FOLDS, LogitFile, TemperatureFit, fit_temperature
 from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.score_calibration import ScoreCalibration, write_calibration
-from ovsam_cli.labelling.stages import encode
 from ovsam_cli.structures import FloatArray, IntArray
 
 FEWEST = 20  # objects that a number can be fitted to
@@ -109,39 +109,40 @@ def calibrate_scores(
 
 def _open(plan: PromptedPlan, on_message: OnMessage) -> tuple[_Opened, Fingerprint]:
     loaded, labeller = load_labeller(plan, on_message)
-    asker = Asker(labeller, plan.rule, build_rules(plan, labeller))
+    sizes = labeller.work_sizes(on_message)
+    asker = Asker(labeller, plan.rule, build_rules(plan, labeller), sizes)
     model = describe_model(loaded, labeller)
     fingerprint = build_fingerprint(plan, "eval calibrate", asker, model, {})
     return _Opened(asker, model, tuple(loaded.paths)), fingerprint
 
 
-def _iter_rows(plan: PromptedPlan, asker: Asker, left: list[int]) -> Generator[LogitRow]:
-    for record, found in iter_answers(plan.source, left, asker.labeller, partial(_ask, asker)):
-        if isinstance(found, ImageError):
-            yield LogitRow.failed(record, found.reason, str(found))
-        else:
-            yield LogitRow.of(record, *found)
+def _iter_rows(plan: PromptedPlan, asker: Asker, left: list[int]) -> Generator[list[LogitRow]]:
+    for batch in iter_answers(plan.source, left, asker, partial(_ask, asker)):
+        yield [
+            LogitRow.failed(record, found.reason, str(found))
+            if isinstance(found, ImageError)
+            else LogitRow.of(record, *found)
+            for record, found in batch
+        ]
 
 
-def _ask(asker: Asker, opened: OpenImage) -> tuple[FloatArray, IntArray]:
-    """(B, K + 1) class logits of the objects whose name competes, and the rows of their names."""
+def _ask(asker: Asker, batch: Sequence[OpenImage]) -> list[tuple[FloatArray, IntArray]]:
+    """Of each image: (B, K + 1) logits of objects whose name competes, and their names' rows."""
     assert asker.names is not None  # checked by the command
-    found = [np.empty((0, len(asker.labeller.vocabulary) + 1), np.float32)]
-    rows: list[int] = []
-    instances = [
-        one
-        for one in opened.image.instances
-        if asker.names.row_of_category.get(one.category_id, -1) >= 0
+    rows = asker.names.row_of_category
+    targets = [
+        Target(number, one)
+        for number, opened in enumerate(batch)
+        for one in opened.instances
+        if rows.get(one.category_id, -1) >= 0
     ]
+    nothing: FloatArray = np.empty((0, len(asker.labeller.vocabulary) + 1), np.float32)
     with torch.inference_mode():
-        pixels = torch.from_numpy(opened.pixels)[None].to(asker.labeller.device)
-        features = encode(asker.labeller, pixels, (opened.geometry,))
-        for start in range(0, len(instances), PROMPTS_PER_BATCH):
-            chunk = instances[start : start + PROMPTS_PER_BATCH]
-            _, logits = asker.compute_logits(opened, features, chunk)
-            found.append(logits[0].numpy())
-            rows += [asker.names.row_of_category[one.category_id] for one in chunk]
-    return np.concatenate(found), np.asarray(rows, np.int64)
+        found = [asked.class_logits[0].numpy() for asked in asker.ask(batch, targets)]
+    logits = np.concatenate([nothing, *found])
+    images = np.asarray([one.image for one in targets], np.int64)
+    true_rows = np.asarray([rows[one.instance.category_id] for one in targets], np.int64)
+    return [(logits[images == number], true_rows[images == number]) for number in range(len(batch))]
 
 
 def _read_logits(

@@ -92,7 +92,9 @@ def plan_boxes(request: PromptedRequest, boxes: Path) -> BoxesPlan:
         base_names=request.base_names,
         restart=request.restart,
         overwrite=request.overwrite,
-        options=LabelOptions(dtype=request.dtype, fusion=request.fusion, top_k=0),
+        options=LabelOptions(
+            batch_size=request.batch_size, dtype=request.dtype, fusion=request.fusion, top_k=0
+        ),
     )
     paths = {record.image_id: Path(record.path) for record in store.records}
     return BoxesPlan(request, label, truth, paths, read_found(boxes, truth))

@@ -135,20 +135,23 @@ def build_context(plan: PromptedPlan, names: NamingRules | None) -> TallyContext
     )
 
 
-def _iter_rows(plan: PromptedPlan, answerer: _Answerer, left: list[int]) -> Generator[ImageRow]:
+def _iter_rows(
+    plan: PromptedPlan, answerer: _Answerer, left: list[int]
+) -> Generator[list[ImageRow]]:
     if answerer.asker is not None:
-        asker = answerer.asker
-        for record, found in iter_answers(plan.source, left, asker.labeller, asker.answer):
-            if isinstance(found, ImageError):
-                yield ImageRow(record, reason=found.reason, message=str(found))
-            else:
-                yield ImageRow(record, found)
+        for batch in iter_answers(plan.source, left, answerer.asker, answerer.asker.answer):
+            yield [
+                ImageRow(record, reason=found.reason, message=str(found))
+                if isinstance(found, ImageError)
+                else ImageRow(record, found)
+                for record, found in batch
+            ]
         return
     shape: Literal["box", "ellipse"] = (
         "box" if SHAPES[plan.request.baseline] == "box" else "ellipse"
     )
     for row in left:
-        yield ImageRow(plan.source.records[row], draw_rows(plan.source.load(row), shape))
+        yield [ImageRow(plan.source.records[row], draw_rows(plan.source.load(row), shape))]
 
 
 def _build_answerer(plan: PromptedPlan, on_message: OnMessage) -> _Answerer:
@@ -160,9 +163,9 @@ def _build_answerer(plan: PromptedPlan, on_message: OnMessage) -> _Answerer:
         names = build_rules(plan, labeller)
     if plan.request.protocol == "paper":
         set_roi_size(labeller, PAPER_ROI_SIZES.get(plan.split.name or ""))
-    return _Answerer(
-        describe_model(loaded, labeller), Asker(labeller, plan.rule, names, labeller.temperature)
-    )
+    sizes = labeller.work_sizes(on_message)
+    asker = Asker(labeller, plan.rule, names, sizes, labeller.temperature)
+    return _Answerer(describe_model(loaded, labeller), asker)
 
 
 def build_rules(plan: PromptedPlan, labeller: Labeller) -> NamingRules:
@@ -189,7 +192,12 @@ def load_labeller(plan: PromptedPlan, on_message: OnMessage) -> tuple[LoadedMode
         model=request.model,
         devices=request.devices,
         text_embeddings=request.text_embeddings,
-        options=LabelOptions(dtype=request.dtype, compile="never", fusion=request.fusion),
+        options=LabelOptions(
+            batch_size=request.batch_size,
+            dtype=request.dtype,
+            compile="never",
+            fusion=request.fusion,
+        ),
     )
     run = RunPlan(
         request=asked,

@@ -37,6 +37,7 @@ class PromptedRequest:
         protocol: `paper` sets every switch as the published evaluation has it.
         baseline: something simpler in the model's place.
         max_images: the first ones that have objects; None takes all.
+        batch_size: images an encoder run; None is 1 on the CPU and 8 on CUDA.
         restart, overwrite: as of `ovsam label`.
     """
 
@@ -57,6 +58,7 @@ class PromptedRequest:
     protocol: Protocol = "own"
     baseline: Baseline = "none"
     max_images: int | None = None
+    batch_size: int | None = None
     restart: bool = False
     overwrite: bool = False
 

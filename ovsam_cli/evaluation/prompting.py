@@ -12,6 +12,7 @@ import torch
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.clicks import ClickRule, draw_pixels, find_center, to_input_points
 from ovsam_cli.evaluation.datasets import Instance
+from ovsam_cli.evaluation.open_images import Target, split_by_image
 from ovsam_cli.masks import decode_mask, mask_boxes
 from ovsam_cli.model.prompt_encoder import ModelPrompts
 from ovsam_cli.structures import FloatArray, ImageGeometry
@@ -76,29 +77,30 @@ def parse_prompt_rule(
 
 
 def build_rule_prompts(
-    instances: Sequence[Instance], geometry: ImageGeometry, rule: PromptRule
+    targets: Sequence[Target], geometries: Sequence[ImageGeometry], rule: PromptRule
 ) -> ModelPrompts:
-    """Prompts of the objects of one image, input frame."""
-    boxes: FloatArray = np.zeros((len(instances), 4), np.float32)
-    points: FloatArray = np.zeros((len(instances), 0, 2), np.float32)
-    if rule.kind == "box":
-        boxes = geometry.to_input_frame(find_boxes(instances, rule.box))
-    else:
-        found = [_find_points(one, geometry, rule) for one in instances]
-        points = np.stack(found) if found else np.zeros((0, rule.count, 2), np.float32)
-    return build_model_prompts(boxes, points, has_box=rule.kind == "box")
+    """Prompts of objects of a batch, input frames.
 
-
-def build_model_prompts(
-    boxes_xyxy: FloatArray, points: FloatArray, *, has_box: bool
-) -> ModelPrompts:
-    """Prompts of image 0: (B, 4) boxes and (B, N, 2) foreground points, both input frame."""
-    count = len(boxes_xyxy)
+    Args:
+        targets: B objects, those of an image together.
+        geometries: of the batch's images.
+        rule: how objects are prompted.
+    """
+    count = len(targets)
+    boxes: FloatArray = np.zeros((count, 4), np.float32)
+    points: FloatArray = np.zeros((count, 0, 2), np.float32)
+    has_box = rule.kind == "box"
+    if has_box:
+        for number, part in split_by_image(targets):
+            found = find_boxes([one.instance for one in targets[part]], rule.box)
+            boxes[part] = geometries[number].to_input_frame(found)
+    elif count:
+        points = np.stack([_find_points(one, geometries, rule) for one in targets])
     return ModelPrompts(
-        image_index=torch.zeros(count, dtype=torch.int64),
+        image_index=torch.tensor([one.image for one in targets], dtype=torch.int64),
         point_coords=torch.from_numpy(points),
         point_labels=torch.ones(points.shape[:2], dtype=torch.int64),
-        model_boxes_xyxy=torch.from_numpy(boxes_xyxy),
+        model_boxes_xyxy=torch.from_numpy(boxes),
         has_box=torch.full((count,), has_box),
     )
 
@@ -114,8 +116,11 @@ def find_boxes(instances: Sequence[Instance], rule: BoxRule) -> FloatArray:
     return boxes
 
 
-def _find_points(instance: Instance, geometry: ImageGeometry, rule: PromptRule) -> FloatArray:
+def _find_points(
+    target: Target, geometries: Sequence[ImageGeometry], rule: PromptRule
+) -> FloatArray:
     """(N, 2) float32, input frame."""
+    instance, geometry = target.instance, geometries[target.image]
     mask = decode_mask(instance.segmentation)
     if rule.kind == "point":
         return find_center(mask, geometry, rule.click)[None]

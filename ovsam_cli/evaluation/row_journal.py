@@ -193,7 +193,7 @@ def open_journal(
 def fill_journal(
     journal: RowJournal[Row],
     records: Sequence[ImageRecord],
-    answer: Callable[[list[int]], Generator[Row]],
+    answer: Callable[[list[int]], Generator[Sequence[Row]]],
     *,
     on_images: Callable[[int, int], None],
     should_stop: Callable[[], bool],
@@ -203,9 +203,9 @@ def fill_journal(
     Args:
         journal: open.
         records: all images.
-        answer: rows of the images at these places of the records.
+        answer: rows of the images at these places of the records, batch by batch.
         on_images: called with the number of images done and of all.
-        should_stop: asked after each image.
+        should_stop: asked after each batch.
 
     Raises:
         OutputError: the disk is full or gone.
@@ -215,10 +215,11 @@ def fill_journal(
     left = [row for row, one in enumerate(records) if one.file_name not in finished]
     done = len(records) - len(left)
     on_images(done, len(records))
-    with closing(answer(left)) as rows:
-        for row in rows:
-            journal.append(row)
-            done += 1
+    with closing(answer(left)) as batches:
+        for batch in batches:
+            for row in batch:
+                journal.append(row)
+            done += len(batch)
             on_images(done, len(records))
             if should_stop():
                 raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,13 @@ from test_instance_store import write_sa1b
 from typer.testing import Result
 
 from ovsam_cli.errors import InputError
-from ovsam_cli.evaluation.prompted import evaluate_prompted
+from ovsam_cli.evaluation.answering import Asker, iter_answers
+from ovsam_cli.evaluation.instance_rows import ImageRow, InstanceRow
+from ovsam_cli.evaluation.open_images import OpenImage
+from ovsam_cli.evaluation.prompted import evaluate_prompted, load_labeller
 from ovsam_cli.evaluation.prompted_metrics import describe_prompted
-from ovsam_cli.evaluation.prompted_options import PromptedRequest, plan_prompted
+from ovsam_cli.evaluation.prompted_options import Baseline, PromptedRequest, plan_prompted
+from ovsam_cli.labelling.journal_index import PREFIX_BYTES
 
 Ovsam = Callable[..., Result]
 NAMES = ("cat", "dog")
@@ -74,6 +78,65 @@ def test_stopped_and_gone_on(checkpoint: Path, scenes: Path, tmp_path: Path) -> 
     report = evaluate_prompted(plan, on_images=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert json.dumps(describe_prompted(report)) == json.dumps(wanted)
+
+
+@pytest.mark.parametrize("prompt", ["box", "points:2"])
+@pytest.mark.parametrize("baseline", ["none", "image-crop"])
+def test_batches_answer_as_single_images(
+    checkpoint: Path, scenes: Path, tmp_path: Path, prompt: str, baseline: Baseline
+) -> None:
+    """Images encoded together, prompts of different images in one chunk; sizes differ, too."""
+    Image.open(scenes / "images" / "2.png").convert("L").save(scenes / "images" / "2.png")
+
+    def answer(size: int | None) -> list[InstanceRow]:
+        out = tmp_path / f"out-{size}"
+        request = PromptedRequest(
+            *(str(scenes), None, out, prompt),
+            model=str(checkpoint),
+            devices="cpu",
+            baseline=baseline,
+            batch_size=size,
+        )
+        evaluate_prompted(plan_prompted(request))
+        part = out / ".ovsam" / "part-00000.jsonl"
+        lines = part.read_bytes().splitlines()
+        rows = [ImageRow.from_json(line[PREFIX_BYTES:]) for line in lines]
+        assert [one.record.file_name for one in rows] == ["1.png", "2.png", "3.png"]
+        return [one for row in rows for one in row.instances]
+
+    for found, wanted in zip(answer(2), answer(None), strict=True):
+        assert (found.annotation_id, found.ranks) == (wanted.annotation_id, wanted.ranks)
+        assert found.iou == pytest.approx(wanted.iou, abs=0.002)
+        assert found.score == pytest.approx(wanted.score, rel=1e-4)
+
+
+def test_images_that_do_not_fit_together(checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+    """Batches are halved, then the prompts a call; what never fits ends the run."""
+    request = PromptedRequest(
+        *(str(scenes), None, tmp_path / "out"), model=str(checkpoint), devices="cpu", batch_size=3
+    )
+    plan = plan_prompted(request)
+    said: list[str] = []
+    _, labeller = load_labeller(plan, said.append)
+    asker = Asker(labeller, plan.rule, None, labeller.work_sizes(said.append))
+    tried = []
+
+    def answer(batch: Sequence[OpenImage]) -> list[int]:
+        tried.append(len(batch))
+        if len(batch) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return [len(one.instances) for one in batch]
+
+    found = [one for batch in iter_answers(plan.source, range(3), asker, answer) for one in batch]
+    assert [one for _, one in found] == [2, 2, 2]
+    assert tried == [3, 1, 1, 1] and "smaller steps" in said[-1]
+
+    def never(batch: Sequence[OpenImage]) -> list[int]:
+        raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(iter_answers(plan.source, range(3), asker, never))
+    assert asker.sizes.prompts == 1
 
 
 def test_other_settings_are_refused(evaluate: Ovsam, tmp_path: Path) -> None:
