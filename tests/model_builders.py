@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from ovsam_cli.model.checkpoint import build_ovsam
+from ovsam_cli.model.clip_encoder import ClipTrunk, build_clip_trunk
 from ovsam_cli.model.config import PRESETS, OVSAMConfig
 from ovsam_cli.model.ovsam import OVSAM
 from ovsam_cli.model.prompt_encoder import ModelPrompts
@@ -86,3 +88,25 @@ def take_prompt(prompts: ModelPrompts, row: int) -> ModelPrompts:
         has_box=prompts.has_box[only],
         prompt_mask_logits=masks[only] if has_mask and masks is not None else None,
     )
+
+
+def make_same_trunks() -> tuple[ClipTrunk, nn.Module]:
+    """Our CLIP trunk of 96 pixels and open_clip's, with the same weights."""
+    from open_clip.modified_resnet import ModifiedResNet
+
+    torch.manual_seed(0)
+    theirs = ModifiedResNet([1, 2, 1, 1], output_dim=24, heads=8, image_size=96, width=8).eval()
+    for tensor in theirs.state_dict().values():
+        if tensor.is_floating_point():
+            torch.nn.init.uniform_(tensor, 0.05, 0.3)
+    ours = build_clip_trunk(layers=(1, 2, 1, 1), width=8, num_heads=8, image_size=96, text_dim=24)
+    renamed = {}
+    for key, tensor in theirs.state_dict().items():
+        for number in (1, 2, 3):
+            key = (
+                key.replace(f"conv{number}", f"stem.{3 * number - 3}") if key[:4] == "conv" else key
+            )
+            key = key.replace(f"bn{number}", f"stem.{3 * number - 2}") if key[:2] == "bn" else key
+        renamed[key.replace("attnpool", "head")] = tensor
+    ours.load_state_dict(renamed)
+    return ours, theirs

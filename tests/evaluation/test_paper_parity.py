@@ -69,6 +69,25 @@ def test_recorded_answers(ovsam: Ovsam, weights: Path, tmp_path: Path) -> None:
     assert "annotated box" in result.stdout
 
 
+@pytest.mark.parametrize("baseline", ["image-crop", "feature-crop"])
+def test_crops_of_the_published_tower(
+    ovsam: Ovsam, weights: Path, tmp_path: Path, baseline: str
+) -> None:
+    """CLIP RN50x16 alone names the recorded boxes; the masks stay those of the whole model."""
+    objects, _ = make_recorded_objects()
+    annotations = write_recorded(tmp_path, objects)
+    split = write_split(tmp_path / "things.json")
+    result, metrics = evaluate(
+        *(ovsam, weights, annotations, "--images", GOLDEN, "--split", split, "--vocab", split),
+        *("--text-embeddings", weights / CLASS_EMBEDDING_FILE, "--baseline", baseline),
+    )
+    found = metrics["estimates"]
+    assert found["iou|all"]["mean"] > 0.9999
+    assert 0 <= found["top1 50 names|all"]["mean"] <= 1
+    assert metrics["protocol"]["baseline"] == baseline
+    assert "annotated box" in result.stdout
+
+
 def make_recorded_objects() -> tuple[list[Entry], list[bool]]:
     """The recorded boxes as annotations, and whether the shipped variant has the same label."""
     recorded = np.load(GOLDEN / "parity.npz")

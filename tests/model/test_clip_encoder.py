@@ -1,30 +1,14 @@
 """The trunk and its one-query attention pool, against open_clip's ModifiedResNet."""
 
 import torch
+from model_builders import make_same_trunks
 
 from ovsam_cli.model.clip_encoder import build_clip_trunk
 
 
 @torch.inference_mode()
 def test_equals_open_clip() -> None:
-    from open_clip.modified_resnet import ModifiedResNet
-
-    torch.manual_seed(0)
-    theirs = ModifiedResNet([1, 2, 1, 1], output_dim=24, heads=8, image_size=96, width=8).eval()
-    for tensor in theirs.state_dict().values():
-        if tensor.is_floating_point():
-            torch.nn.init.uniform_(tensor, 0.05, 0.3)
-    ours = build_clip_trunk(layers=(1, 2, 1, 1), width=8, num_heads=8, image_size=96, text_dim=24)
-    weights = theirs.state_dict()
-    renamed = {}
-    for key, tensor in weights.items():
-        for number in (1, 2, 3):
-            key = (
-                key.replace(f"conv{number}", f"stem.{3 * number - 3}") if key[:4] == "conv" else key
-            )
-            key = key.replace(f"bn{number}", f"stem.{3 * number - 2}") if key[:2] == "bn" else key
-        renamed[key.replace("attnpool", "head")] = tensor
-    ours.load_state_dict(renamed)
+    ours, theirs = make_same_trunks()
     pixels = torch.randn(2, 3, 96, 96)
     maps = ours(pixels)
     assert [tuple(level.shape[1:]) for level in maps] == [
