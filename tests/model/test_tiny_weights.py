@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ovsam_cli.evaluation.datasets import InstanceDataset, InstanceImage, read_i
 from ovsam_cli.evaluation.metrics import compute_ious
 from ovsam_cli.evaluation.protocol import Naming, PromptKind, answer_images
 from ovsam_cli.images import preprocess, read_image
+from ovsam_cli.labelling.score_calibration import read_calibration
 from ovsam_cli.model.clip2sam import Fusion
 from ovsam_cli.model.minilm import MiniLmTextEncoder, read_name_vectors
 from ovsam_cli.model.ovsam import OVSAM, ImageFeatures
@@ -50,6 +52,16 @@ def encode(model: OVSAM, image: InstanceImage) -> tuple[ImageFeatures, ImageGeom
 
 def test_weights_fit_into_the_wheel() -> None:
     assert WEIGHTS.stat().st_size < 30e6
+
+
+def test_scores_are_calibrated() -> None:
+    """The temperature beside the weights is for exactly these, and `ovsam label` takes it."""
+    loaded = checkpoint.load_model("tiny", device=torch.device("cpu"))
+    found = read_calibration(loaded.paths, loaded.weights_sha256)
+    assert found is not None
+    recorded = ROOT / "benchmarks" / "results" / "tiny-calibration-photos-box-2026-11-23.json"
+    fitted = json.loads(recorded.read_text())["temperature"]
+    assert found.temperatures == {"auto": pytest.approx(fitted, abs=1e-4)}
 
 
 def test_trunk_is_the_variant_it_should_be(model: OVSAM) -> None:
