@@ -14,14 +14,22 @@ from typing import TypeVar
 from ovsam_cli.structures import ImageResult
 
 Made = TypeVar("Made")
-# Logits on their way from the device to their masks; about 1000 masks of 256 x 256.
-MAX_BYTES = 256 << 20
+# Logits on their way from the device to their masks; about 1000 masks of 256 x 256. A CPU that
+# computes more of them before their masks are made gains nothing.
+MAX_BYTES, MAX_BYTES_ON_CPU = 256 << 20, 16 << 20
+# Of images kept at their own size until their results are written.
+MAX_RESULT_BYTES = 256 << 20
 BYTES_A_PROMISE = 1 << 20  # results are small; this bounds how many wait for the writer
 
 
 def count_finishers(device_type: str) -> int:
     """Threads that make masks and rows: on the CPU the network needs the cores."""
     return 1 if device_type == "cpu" else max(1, min(8, (os.cpu_count() or 2) // 2))
+
+
+def choose_max_bytes(device_type: str) -> int:
+    """Of logits that may wait for a finishing thread."""
+    return MAX_BYTES_ON_CPU if device_type == "cpu" else MAX_BYTES
 
 
 class ByteBudget:
@@ -78,7 +86,7 @@ class HandOver:
     Args:
         write: called in one thread, with one result at a time.
         num_threads: finishing threads.
-        max_bytes: of logits waiting to be finished, and of results waiting to be written.
+        max_bytes: of logits waiting to be finished.
     """
 
     def __init__(
@@ -86,6 +94,7 @@ class HandOver:
     ) -> None:
         self._write = write
         self._budget = ByteBudget(max_bytes)
+        self._result_budget = ByteBudget(MAX_RESULT_BYTES)
         self._finishers = ThreadPoolExecutor(num_threads, thread_name_prefix="finish")
         self._promised: queue.SimpleQueue[_Promise | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -113,7 +122,7 @@ class HandOver:
         """
         self.check()
         num_bytes += BYTES_A_PROMISE
-        self._budget.acquire(num_bytes)
+        self._result_budget.acquire(num_bytes)
         self._promised.put(_Promise(self._finishers.submit(make), num_bytes))
 
     def check(self) -> None:
@@ -124,14 +133,18 @@ class HandOver:
     def _write_all(self) -> None:
         try:
             while (promise := self._promised.get()) is not None:
-                made = promise.results
-                # What stopped the work is told by the device's thread.
-                if not self._stopping.is_set() or (made.done() and made.exception() is None):
-                    for result in made.result():
-                        self._write(result)
-                self._budget.release(promise.num_bytes)
+                self._write_promised(promise.results)
+                self._result_budget.release(promise.num_bytes)
+                del promise  # with its results: the next one may come long after
         finally:  # nobody may wait for a writer that is gone
             self._budget.lift()
+            self._result_budget.lift()
+
+    def _write_promised(self, made: Future[Sequence[ImageResult]]) -> None:
+        # What stopped the work is told by the device's thread.
+        if not self._stopping.is_set() or (made.done() and made.exception() is None):
+            for result in made.result():
+                self._write(result)
 
     def __enter__(self) -> HandOver:
         self._writing = self._writers.submit(self._write_all)

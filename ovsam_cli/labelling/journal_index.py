@@ -138,32 +138,47 @@ def read_run(out: Path) -> RowIndex:
     return index
 
 
-def format_line(payload: bytes) -> bytes:
-    """A line of a part, for a row as JSON."""
-    return b"%08x %08x %b\n" % (len(payload), zlib.crc32(payload), payload)
+def format_line(*pieces: bytes) -> bytes:
+    """A line of a part, for a row as JSON, whole or in pieces."""
+    return b"".join([format_prefix(pieces), *pieces, b"\n"])
 
 
-def _check_line(line: bytes) -> bytes | None:
-    """The JSON of a line, None when the line is torn or damaged."""
-    payload = line[PREFIX_BYTES:-1]
-    return payload if line == format_line(payload) else None
+def format_prefix(pieces: Sequence[bytes]) -> bytes:
+    """What stands before the pieces of a row: their length and CRC-32."""
+    checksum = 0
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return b"%08x %08x " % (sum(map(len, pieces)), checksum)
 
 
-def _read_head(payload: bytes) -> tuple[str, int, Status]:
+def _check_line(line: bytes) -> memoryview | None:
+    """The JSON of a line, not copied, since rows may be large; None of a torn or damaged line."""
+    payload = memoryview(line)[PREFIX_BYTES:-1]
+    prefix = b"%08x %08x " % (len(payload), zlib.crc32(payload))
+    return payload if line.endswith(b"\n") and line.startswith(prefix) else None
+
+
+def _read_head(payload: memoryview) -> tuple[str, int, Status]:
     """File name, image_id and status of a row; its objects, the most of it, are not parsed."""
     found = _HEAD.match(payload)
     if found is None:  # written by another version
-        row = json.loads(payload)
+        row = json.loads(bytes(payload))
         return row["file_name"], row["image_id"], row["status"]
     return json.loads(found[1]), int(found[2]), cast(Status, found[3].decode())
 
 
 def _read_row(file: BinaryIO, position: RowPosition) -> ImageResult:
     file.seek(position.offset)
-    payload = _check_line(file.read(position.num_bytes))
-    if payload is None:
+    text = _read_text(file.read(position.num_bytes))
+    if text is None:
         raise InputError(
             f"{position.part}: changed while it was read (byte {position.offset}); "
             "run the same command again, the damaged image will be labelled again"
         )
-    return result_from_json(payload)
+    return result_from_json(text)
+
+
+def _read_text(line: bytes) -> str | None:
+    """The JSON of a good line; the line itself can be dropped before it is parsed."""
+    payload = _check_line(line)
+    return None if payload is None else str(payload, "ascii")

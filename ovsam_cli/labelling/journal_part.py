@@ -12,11 +12,12 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovsam_cli.labelling.journal_index import PART_PATTERN, RowPosition, format_line
-from ovsam_cli.labelling.journal_rows import result_to_json
+from ovsam_cli.labelling.journal_index import PART_PATTERN, RowPosition, format_prefix
+from ovsam_cli.labelling.journal_rows import iter_result_json
 from ovsam_cli.outputs.files import output_error, sync_folder
 from ovsam_cli.structures import ImageResult
 
@@ -76,22 +77,31 @@ class PartWriter:
             OutputError: the disk is full or gone; rows so far are kept, and the row that did not
                 fit is taken back, so appending can be tried again.
         """
-        line = format_line(result_to_json(result))
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self._file.truncate(self._end)
-            raise output_error(self.path, error) from error
+        num_bytes = self._write_line(list(iter_result_json(result)))
         image_id, status = result.record.image_id, result.status
-        position = RowPosition(self.path, self._end, len(line), image_id, status)
-        self._end += len(line)
+        position = RowPosition(self.path, self._end, num_bytes, image_id, status)
+        self._end += num_bytes
         self._num_unsynced += 1
         policy = self._flush_policy
         overdue = time.monotonic() - self._last_sync >= policy.seconds
         if overdue or self._num_unsynced >= policy.num_images:
             self.flush()
         return position
+
+    def _write_line(self, pieces: Sequence[bytes]) -> int:
+        """Write a row and what stands around it, one call for all but the largest; its bytes."""
+        prefix, last = format_prefix(pieces), len(pieces) - 1
+        num_bytes = 0
+        try:
+            for number, piece in enumerate(pieces):
+                part = (b"" if number else prefix) + piece + (b"\n" if number == last else b"")
+                if self._file.write(part) != len(part):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                num_bytes += len(part)
+        except OSError as error:
+            self._file.truncate(self._end)
+            raise output_error(self.path, error) from error
+        return num_bytes
 
     def flush(self) -> None:
         """Bring all rows safely to disk.

@@ -7,6 +7,8 @@ from the journal equals the one that was written, and files made from either are
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
@@ -23,6 +25,8 @@ from ovsam_cli.structures import (
     Status,
 )
 
+PIECE_BYTES = 1 << 20  # a row of some hundred objects is shorter
+_OBJECTS_AT_ONCE = 256
 Nested: TypeAlias = "float | list[Nested] | None"
 
 
@@ -71,7 +75,15 @@ class ResultRow(TypedDict):
 
 
 def result_to_json(result: ImageResult) -> bytes:
+    """All of `iter_result_json`; raises what it raises."""
+    return b"".join(iter_result_json(result))
+
+
+def iter_result_json(result: ImageResult) -> Iterator[bytes]:
     """Write a result as one line of ASCII JSON, without the line's end.
+
+    Returns:
+        Pieces of about `PIECE_BYTES`, at least one: an image may have thousands of objects.
 
     Raises:
         ValueError: a score, margin, stability, predicted IoU or box is NaN or infinite: a fault
@@ -88,12 +100,50 @@ def result_to_json(result: ImageResult) -> bytes:
         "reason": result.reason,
         "message": result.message,
         "warnings": list(result.warnings),
-        "detections": None if found is None else _detections_to_row(found),
+        "detections": None,
     }
-    return json.dumps(row, allow_nan=False, separators=(",", ":")).encode("ascii")
+    head = _dump(row)
+    if found is None:
+        yield head.encode("ascii")
+        return
+    texts = [head.removesuffix("null}")], _iter_texts(_detections_to_row(found)), ["}"]
+    yield from _gather(chain.from_iterable(texts))
 
 
-def result_from_json(line: bytes) -> ImageResult:
+def _iter_texts(row: DetectionsRow) -> Iterator[str]:
+    """The JSON of a row of columns, of a few objects at a time."""
+    before = "{"
+    for name, column in row.items():
+        yield f'{before}"{name}":'
+        if isinstance(column, list) and len(column) > _OBJECTS_AT_ONCE:
+            for start in range(0, len(column), _OBJECTS_AT_ONCE):
+                some = _dump(column[start : start + _OBJECTS_AT_ONCE])
+                yield ("," if start else "[") + some[1:-1]
+            yield "]"
+        else:
+            yield _dump(column)
+        before = ","
+    yield "}"
+
+
+def _gather(texts: Iterable[str]) -> Iterator[bytes]:
+    """Join texts to pieces of about `PIECE_BYTES`."""
+    held, num_bytes = list[str](), 0
+    for text in texts:
+        held.append(text)
+        num_bytes += len(text)
+        if num_bytes >= PIECE_BYTES:
+            yield "".join(held).encode("ascii")
+            held, num_bytes = [], 0
+    if held:
+        yield "".join(held).encode("ascii")
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def result_from_json(line: bytes | str) -> ImageResult:
     """Read what `result_to_json` wrote.
 
     Raises:

@@ -24,7 +24,7 @@ from ovsam_cli.errors import ImageError
 from ovsam_cli.labelling.device_batch import ChunkOutput, iter_batch_outputs
 from ovsam_cli.labelling.finishing import FinishedPart, finish_chunk, join_image, to_result
 from ovsam_cli.labelling.grid_batch import iter_grid_outputs
-from ovsam_cli.labelling.hand_over import HandOver, count_finishers
+from ovsam_cli.labelling.hand_over import HandOver, choose_max_bytes, count_finishers
 from ovsam_cli.labelling.planner import ImageBatch, PreparedImage, ReadOptions
 from ovsam_cli.labelling.reading import count_readers, iter_read
 from ovsam_cli.labelling.stages import Labeller
@@ -83,10 +83,12 @@ def label_batches(
     sizes = labeller.work_sizes(on_message)
     num_readers = count_readers(labeller.device, num_cores)
     slots = _make_slots(labeller, sizes.images, num_readers)
-    num_finishers = count_finishers(labeller.device.type)
+    kind = labeller.device.type
     with (
         closing(iter_read(batches, options, slots, num_readers=num_readers)) as read,
-        HandOver(write, num_threads=num_finishers) as hand_over,
+        HandOver(
+            write, num_threads=count_finishers(kind), max_bytes=choose_max_bytes(kind)
+        ) as hand_over,
     ):
         for batch in read:
             if should_stop():
@@ -100,6 +102,7 @@ def label_batches(
                     partial(_make_results, labeller, images, parts, finish),
                     sum(image.rgb.nbytes for image in images if image.rgb is not None),
                 )
+                del images, parts  # or they would wait for the next images to be labelled
 
 
 def _make_slots(labeller: Labeller, num_images: int, num_readers: int) -> PixelSlots:
@@ -121,6 +124,7 @@ def _iter_labelled(
         parts = _try_step(labeller, step, sizes, hand_over)
         if parts is not None:
             yield step.images, parts
+            del parts
         elif sizes.shrink_images(len(step)):
             continue
         else:

@@ -20,8 +20,8 @@ from ovsam_cli.structures import ImageGeometry, ImageRecord, ImageResult, Prompt
 
 # Finds the prompts of one image, with the notices that go into its result.
 FindPrompts = Callable[[ImageRecord, tuple[int, int]], tuple[Prompts, tuple[str, ...]]]
-# Numba is loaded in a second; it saves some 10 core-ms an image.
-IMAGES_TO_COMPILE_FOR = 200
+# Numba is loaded in a second, and takes 120 MiB; it saves 5 to 20 core-ms an image.
+IMAGES_TO_COMPILE_FOR = 100
 WINDOW = 512  # images among which similar ones are brought together
 
 

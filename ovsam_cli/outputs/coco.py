@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,16 +154,15 @@ class CocoWriter:
             "height": height,
             "exif_orientation": result.exif_orientation,
         }
-        objects = self._annotation_rows(record.image_id, result.detections)
         try:
             self._file.write((b",\n" if self._num_images else b"\n") + _dump(image))
-            for number, row in enumerate(objects, self._num_annotations):
-                self._objects.write((b",\n" if number else b"\n") + _dump(row))
+            for row in self._iter_annotation_rows(record.image_id, result.detections):
+                self._objects.write((b",\n" if self._num_annotations else b"\n") + _dump(row))
+                self._num_annotations += 1
         except OSError as error:
             raise output_error(self._path, error) from error
         self._last_image_id = record.image_id
         self._num_images += 1
-        self._num_annotations += len(objects)
 
     @property
     def summary(self) -> CocoSummary:
@@ -235,11 +234,12 @@ class CocoWriter:
         if (found.areas <= 0).any():
             raise ValueError(f"{name}: an empty mask; they must be left out before writing")
 
-    def _annotation_rows(self, image_id: int, found: Detections) -> list[dict[str, JsonValue]]:
+    def _iter_annotation_rows(
+        self, image_id: int, found: Detections
+    ) -> Iterator[dict[str, JsonValue]]:
         scores, margins = shortest_floats(found.scores), shortest_floats(found.margins)
         stability_scores = shortest_floats(found.stability_scores)
         ious = None if found.iou_predictions is None else shortest_floats(found.iou_predictions)
-        rows: list[dict[str, JsonValue]] = []
         for row, rle in enumerate(found.segmentations):
             attributes: dict[str, JsonValue] = {
                 "prompt_id": found.prompt_ids[row],
@@ -252,20 +252,17 @@ class CocoWriter:
                 attributes["prompt"] = prompt_to_json(found.prompts, row)
             if self._options.with_topk:
                 attributes["topk"] = [list(pair) for pair in found.topk[row]]
-            rows.append(
-                {
-                    "id": self._num_annotations + row + 1,
-                    "image_id": image_id,
-                    "category_id": int(found.category_ids[row]),
-                    "bbox": shortest_floats(masks.xyxy_to_xywh(found.boxes_xyxy[row])),
-                    "area": float(found.areas[row]),
-                    "iscrowd": 0,
-                    **self._segmentation(rle),
-                    "score": scores[row],
-                    "attributes": attributes,
-                }
-            )
-        return rows
+            yield {
+                "id": self._num_annotations + 1,
+                "image_id": image_id,
+                "category_id": int(found.category_ids[row]),
+                "bbox": shortest_floats(masks.xyxy_to_xywh(found.boxes_xyxy[row])),
+                "area": float(found.areas[row]),
+                "iscrowd": 0,
+                **self._segmentation(rle),
+                "score": scores[row],
+                "attributes": attributes,
+            }
 
     def _segmentation(self, rle: Rle) -> dict[str, JsonValue]:
         """The `segmentation` entry of a mask, or nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterable, Iterator
 
 # Colors and text of every page; `--s0` to `--s5` are told apart in both schemes.
 STYLE = """
@@ -32,13 +33,21 @@ def render_page(title: str, body: str, *, style: str = "", script: str = "") -> 
         style: CSS behind `STYLE`.
         script: JavaScript at the end of the page; none is put there where it is empty.
     """
-    return (
+    return "".join(iter_page(title, [body], style=style, script=script))
+
+
+def iter_page(
+    title: str, body: Iterable[str], *, style: str = "", script: str = ""
+) -> Iterator[str]:
+    """`render_page` piece by piece, for pages with many pictures in them."""
+    yield (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title>\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}{style}</style></head>\n<body>{body}"
-        f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
+        f"<style>{STYLE}{style}</style></head>\n<body>"
     )
+    yield from body
+    yield f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:

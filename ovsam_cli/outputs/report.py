@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ovsam_cli.outputs.files import write_whole_file
 from ovsam_cli.outputs.json_values import JsonValue
-from ovsam_cli.outputs.report_page import render_report
+from ovsam_cli.outputs.report_page import iter_report
 from ovsam_cli.outputs.report_sample import RunStatistics, SampleChooser
 from ovsam_cli.outputs.report_thumbnails import iter_thumbnails
 from ovsam_cli.structures import ImageResult
@@ -53,7 +53,7 @@ class ReportWriter:
             OutputError: the file cannot be written. An image that is gone is no failure.
         """
         samples = self._chooser.choose()
-        page = render_report(
+        pieces = iter_report(
             self._statistics,
             [*zip(samples, iter_thumbnails(samples, apply_exif=self._apply_exif), strict=True)],
             self._names,
@@ -61,4 +61,4 @@ class ReportWriter:
         )
         with write_whole_file(path) as file:
             # File names that are not UTF-8 hold surrogates, which no page can show.
-            file.write(page.encode("utf-8", "replace"))
+            file.writelines(piece.encode("utf-8", "replace") for piece in pieces)

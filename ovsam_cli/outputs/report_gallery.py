@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from ovsam_cli.outputs.report_sample import RunStatistics, Sample
@@ -23,9 +23,13 @@ ORDERS = {
 }
 
 
-def render_gallery(statistics: RunStatistics, gallery: Gallery, names: Mapping[int, str]) -> str:
+def iter_gallery(
+    statistics: RunStatistics, gallery: Gallery, names: Mapping[int, str]
+) -> Iterator[str]:
+    """The section in pieces: its pictures may have several MB."""
     if not gallery:
-        return "<section><h2>Gallery</h2><p>No object was found.</p></section>"
+        yield "<section><h2>Gallery</h2><p>No object was found.</p></section>"
+        return
     found = sorted({names.get(one.category_id, str(one.category_id)) for one, _ in gallery})
     num_random = sum(sample.is_random for sample, _ in gallery)
     about = f"All {len(gallery):,} objects"
@@ -34,12 +38,15 @@ def render_gallery(statistics: RunStatistics, gallery: Gallery, names: Mapping[i
             f"{len(gallery) - num_random:,} of the most uncertain and {num_random:,} random ones "
             f"of {statistics.num_objects:,} objects"
         )
-    return (
+    yield (
         f"<section><h2>Gallery</h2><p>{about}, the most uncertain first.</p>"
         f"{_render_controls(found)}"
         f'<p id="shown" aria-live="polite">{len(gallery):,} shown</p>\n<ul id="gallery">'
-        f"{''.join(_render_card(sample, picture, names) for sample, picture in gallery)}</ul>"
-        '<dialog id="large" aria-label="Object"><button id="close" aria-label="Close">&times;'
+    )
+    for sample, picture in gallery:
+        yield _render_card(sample, picture, names)
+    yield (
+        '</ul><dialog id="large" aria-label="Object"><button id="close" aria-label="Close">&times;'
         '</button><div id="content"></div></dialog></section>'
     )
 

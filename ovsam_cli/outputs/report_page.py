@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from itertools import pairwise
+from itertools import chain, pairwise
 
-from ovsam_cli.outputs.html_page import render_page
+from ovsam_cli.outputs.html_page import iter_page
 from ovsam_cli.outputs.json_values import JsonValue
 from ovsam_cli.outputs.report_charts import Bars, draw_bars, draw_categories
-from ovsam_cli.outputs.report_gallery import Gallery, render_gallery
+from ovsam_cli.outputs.report_gallery import Gallery, iter_gallery
 from ovsam_cli.outputs.report_sample import (
     AREA_EDGES,
     MAX_FAILURES,
@@ -21,13 +21,13 @@ from ovsam_cli.outputs.report_sample import (
 from ovsam_cli.structures import IntArray
 
 
-def render_report(
+def iter_report(
     statistics: RunStatistics,
     gallery: Gallery,
     names: Mapping[int, str],
     record: Mapping[str, JsonValue],
-) -> str:
-    """The whole page.
+) -> Iterator[str]:
+    """The whole page, in pieces.
 
     Args:
         statistics: of all results.
@@ -36,19 +36,23 @@ def render_report(
         record: of the run, as in `run.json`.
     """
     folder = files("ovsam_cli.outputs") / "report_files"
-    body = [
+    head = [
         "<header><h1>Labelling report</h1>",
         f"<p>{html.escape(_describe_run(record))}</p></header>\n<main>",
         _render_figures(statistics),
         f'<div class="charts">{_draw_charts(statistics, names)}</div>',
         _render_failures(statistics),
-        render_gallery(statistics, gallery, names),
+        "",
+    ]
+    tail = [
+        "",
         f"<details><summary>Run record</summary>{_render_record(record)}</details>",
         "</main>",
     ]
-    return render_page(
+    gallery_pieces = iter_gallery(statistics, gallery, names)
+    return iter_page(
         "Labelling report",
-        "\n".join(body),
+        chain(["\n".join(head)], gallery_pieces, ["\n".join(tail)]),
         style=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8") if gallery else "",
     )

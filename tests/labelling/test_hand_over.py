@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ovsam_cli.labelling.hand_over import ByteBudget, HandOver
+from ovsam_cli.labelling.hand_over import ByteBudget, HandOver, choose_max_bytes
 from ovsam_cli.structures import ImageRecord, ImageResult
 
 SECONDS = 20.0  # far more than anything here takes
@@ -16,6 +18,10 @@ SECONDS = 20.0  # far more than anything here takes
 
 def result_of(number: int) -> ImageResult:
     return ImageResult(ImageRecord(Path(f"{number}.jpg"), f"{number}.jpg", number), "empty")
+
+
+class Results(list[ImageResult]):
+    """A list that can be watched."""
 
 
 def names_of(threads: list[threading.Thread]) -> set[str]:
@@ -56,6 +62,33 @@ def test_memory_between_the_stages_is_bounded() -> None:
             most = max(most, budget.used)
     assert most <= 100
     assert budget.used == 0
+
+
+def test_written_results_are_let_go_before_the_next_ones_come() -> None:
+    """The writer's thread kept an image's objects while the next image was on the device."""
+    left: list[weakref.ref[Results]] = []
+    is_written = threading.Event()
+
+    def make() -> Results:
+        results = Results([result_of(1)])
+        left.append(weakref.ref(results))
+        return results
+
+    def write(result: ImageResult) -> None:
+        is_written.set()
+
+    with HandOver(write, num_threads=1) as hand_over:
+        hand_over.promise(make)
+        assert is_written.wait(SECONDS)
+        deadline = time.monotonic() + SECONDS
+        while left[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert left[0]() is None
+
+
+def test_a_cpu_computes_no_more_logits_ahead_than_a_chunk_of_the_largest_model() -> None:
+    assert choose_max_bytes("cpu") == 16 << 20
+    assert choose_max_bytes("cuda") > choose_max_bytes("cpu")
 
 
 def test_one_item_above_the_limit_passes_alone() -> None:

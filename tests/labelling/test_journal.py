@@ -13,11 +13,12 @@ import pytest
 from result_builders import assert_same_result, failed_result, make_result, with_predicted_iou
 
 from ovsam_cli.errors import InputError, OutputError
+from ovsam_cli.labelling import journal_rows
 from ovsam_cli.labelling.fingerprint import Fingerprint
 from ovsam_cli.labelling.journal import FlushPolicy, Journal
 from ovsam_cli.labelling.journal_index import read_run
 from ovsam_cli.labelling.journal_part import PartWriter
-from ovsam_cli.labelling.journal_rows import result_from_json, result_to_json
+from ovsam_cli.labelling.journal_rows import iter_result_json, result_from_json, result_to_json
 from ovsam_cli.labelling.run_folder import prepare_output
 from ovsam_cli.structures import ImageRecord
 
@@ -63,6 +64,22 @@ def test_rows_say_nothing_of_a_predicted_iou_that_is_not_there():
     assert b'"iou_predictions":[0.3,0.655,1.01]' in result_to_json(
         with_predicted_iou(make_result())
     )
+
+
+@pytest.mark.parametrize("num_objects", [255, 256, 257, 600])
+def test_large_rows_come_in_pieces_of_the_same_line(out, monkeypatch, num_objects):
+    """The row of an image of thousands of objects was built whole, in four copies."""
+    result = make_result(1, num_objects)
+    line = result_to_json(result)
+    assert line == json.dumps(json.loads(line), separators=(",", ":")).encode()
+    monkeypatch.setattr(journal_rows, "PIECE_BYTES", 1000)
+    pieces = list(iter_result_json(result))
+    assert len(pieces) > 5 and b"".join(pieces) == line
+    with Journal.open(out, FINGERPRINT) as journal:
+        journal.append(result)
+        journal.append(make_result(2))
+        assert_same_result(next(journal.iter_results()), result)
+    assert len(read_run(out)) == 2
 
 
 def test_prompts_without_points_keep_their_shape():

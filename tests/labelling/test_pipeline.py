@@ -337,12 +337,8 @@ def test_threads_wait_for_room(
     labeller: Labeller, records: tuple[ImageRecord, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With room for a single chunk's logits all results still come."""
-    monkeypatch.setattr(hand_over, "MAX_BYTES", 1)
-    monkeypatch.setattr(
-        pipeline,
-        "HandOver",
-        lambda write, num_threads: hand_over.HandOver(write, num_threads=num_threads, max_bytes=1),
-    )
+    monkeypatch.setattr(hand_over, "MAX_BYTES_ON_CPU", 1)
+    monkeypatch.setattr(hand_over, "MAX_RESULT_BYTES", 1)
     assert len(Run().start(with_sizes(labeller, images=3, prompts=2), records)) == len(records)
 
 
