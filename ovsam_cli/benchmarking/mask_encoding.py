@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ovsam_cli import masks
-from ovsam_cli.benchmarking.comparison import MIN_ROUNDS, Comparison, Parity, time_in_turns
+from ovsam_cli.benchmarking.comparison import USUAL_ROUNDS, Comparison, Parity, time_in_turns
 from ovsam_cli.structures import FloatArray, ImageGeometry, Rle
 
 MaskKind = Literal["smooth", "wiggly"]
@@ -25,7 +25,7 @@ def time_mask_encoding(
     form: MaskForm,
     *,
     num_masks: int = 8,
-    rounds: int = MIN_ROUNDS,
+    rounds: int = USUAL_ROUNDS,
     target: float | None = None,
 ) -> Comparison:
     """Time the whole chain from logits to run lengths, areas and boxes; core seconds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -37,6 +38,12 @@ TINY_HW = (384, 512)
 
 def measure_tiny(settings: BenchSettings) -> list[Row]:
     """The bundled model, files to files, a box an image of 512 px, and the network's share."""
+    model, request = _open_tiny(settings)
+    work = Work("", f"tiny, 1 box, {describe(TINY_HW)}", TINY_HW, 1, settings.sizes.images)
+    return measure_pipeline(settings, model, request, work)
+
+
+def _open_tiny(settings: BenchSettings) -> tuple[ReadyModel, LabelRequest]:
     photos = write_photos(settings.new_folder("any"), count=1, hw=TINY_HW, num_different=1)
     request = LabelRequest(
         images=(str(photos),),
@@ -45,9 +52,7 @@ def measure_tiny(settings: BenchSettings) -> list[Row]:
         model="tiny",
         devices=str(settings.device),
     )
-    model = ReadyModel.open(request)
-    work = Work("", f"tiny, 1 box, {describe(TINY_HW)}", TINY_HW, 1, settings.sizes.images)
-    return measure_pipeline(settings, model, request, work)
+    return ReadyModel.open(request), request
 
 
 def measure_pipeline(
@@ -196,30 +201,42 @@ def measure_efficiency(settings: BenchSettings) -> list[Row]:
 def measure_scaling(settings: BenchSettings) -> list[Row]:
     """G9: how much longer many prompts take than one, files to files."""
     contenders = open_contenders(settings)
+    return _compare_counts(settings, contenders.ours, contenders.request, settings.preset)
+
+
+def measure_tiny_scaling(settings: BenchSettings) -> list[Row]:
+    """G9 of the bundled model."""
+    model, request = _open_tiny(settings)
+    return _compare_counts(replace(settings, preset="small"), model, request, "tiny")
+
+
+def _compare_counts(
+    settings: BenchSettings, model: ReadyModel, request: LabelRequest, name: str
+) -> list[Row]:
+    """One box, many boxes and the grid in turns, with the model of this name."""
     sizes, is_cuda = settings.sizes, settings.device.type == "cuda"
     hw, many = sizes.vga_hw, min(100, sizes.grid_side**2)
-    count = sizes.images if is_cuda else 2
+    count = sizes.images if is_cuda else 1
     works = [Work("G9", f"{boxes or 'grid'}", hw, boxes, count) for boxes in (1, many, None)]
-    plans = [plan_work(settings, contenders.request, work) for work in works]
-    for plan in plans:
-        label_anew(settings, contenders.ours, plan)
-    rounds = [
-        [
-            measure_seconds(partial(label_anew, settings, contenders.ours, plan), settings.clock)
-            for plan in plans
-        ]
-        for _ in range(settings.rounds)
+    runs = [
+        partial(label_anew, settings, model, plan_work(settings, request, work)) for work in works
     ]
-    names = [f"{many} boxes / 1 box", f"grid {sizes.grid_side} x {sizes.grid_side} / 1 box"]
+    for run in runs:
+        run()
+    rounds = [
+        [measure_seconds(run, settings.clock) for run in runs] for _ in range(settings.rounds)
+    ]
+    whats = [f"{many} boxes / 1 box", f"grid {sizes.grid_side} x {sizes.grid_side} / 1 box"]
     targets = [1.15, 2.5] if settings.has_targets else [None, None]
     return [
         Measurement(
             "G9",
-            f"{name}, {describe(hw)}",
+            f"{name}: {what}, {describe(hw)}",
             "x",
             tuple(times[place] / times[0] for times in rounds),
             target=target,
-            note=f"time of whole runs of {count} images, preset {settings.preset}",
+            note=f"whole runs of {count} image(s); 1 box takes "
+            f"{statistics.median(times[0] for times in rounds):.3g} s ({settings.clock})",
         )
-        for place, (name, target) in enumerate(zip(names, targets, strict=True), start=1)
+        for place, (what, target) in enumerate(zip(whats, targets, strict=True), start=1)
     ]

@@ -112,8 +112,8 @@ def render_markdown(report: BenchReport) -> str:
         f"- GPU {gpu}",
         f"- Python {machine.python}, {packages}",
         "",
-        "Medians of at least five rounds that took turns, lowest and highest in brackets. A row "
-        "whose check fails has no figure. Core seconds count the work of all threads.",
+        f"Medians of {report.rounds} round(s) that took turns, lowest and highest in brackets. A "
+        "row whose check fails has no figure. Core seconds count the work of all threads.",
         "",
         f"| {' | '.join(HEADER)} |",
         f"|{'---|' * len(HEADER)}",
@@ -141,6 +141,7 @@ def render_json(report: BenchReport) -> str:
     content = {
         "suite": report.suite,
         "preset": report.preset,
+        "rounds": report.rounds,
         "machine": asdict(report.machine),
         "rows": rows,
     }

@@ -33,6 +33,7 @@ class BenchRequest:
         preset: sizes of the model; `auto` is small in the quick suite, else the published one's.
         only: keys of rows; none for all.
         threads: of torch.
+        rounds: of each comparison.
         is_minimal: the least data, to try the command out.
         out: folder for the files.
     """
@@ -42,6 +43,7 @@ class BenchRequest:
     preset: Literal["auto", "small", "rn50x16"]
     only: tuple[str, ...]
     threads: int
+    rounds: int
     is_minimal: bool
     out: Path
 
@@ -70,6 +72,7 @@ def run_request(
             preset=by_suite if request.preset == "auto" else request.preset,
             sizes=MINIMAL if request.is_minimal else sizes,
             scratch=Path(scratch),
+            rounds=request.rounds,
         )
         request.out.mkdir(parents=True, exist_ok=True)
         report = run_suite(

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ovsam_cli.benchmarking.comparison import MIN_ROUNDS, Clock
+from ovsam_cli.benchmarking.comparison import USUAL_ROUNDS, Clock
 
 SuiteName = Literal["quick", "full"]
 PresetName = Literal["small", "rn50x16"]
@@ -85,7 +85,7 @@ class BenchSettings:
     preset: PresetName
     sizes: Sizes
     scratch: Path
-    rounds: int = MIN_ROUNDS
+    rounds: int = USUAL_ROUNDS
 
     @property
     def clock(self) -> Clock:

@@ -21,6 +21,7 @@ from ovsam_cli.benchmarking.network_speed import (
     measure_efficiency,
     measure_scaling,
     measure_tiny,
+    measure_tiny_scaling,
 )
 from ovsam_cli.benchmarking.sam_rows import compare_with_sam
 from ovsam_cli.benchmarking.settings import BenchSettings
@@ -53,6 +54,7 @@ class BenchReport:
     preset: str
     machine: Machine
     rows: tuple[Row, ...]
+    rounds: int
 
     @property
     def num_void(self) -> int:
@@ -101,10 +103,12 @@ def _list_cpu_parts(is_full: bool) -> list[Part]:
     slow = [
         Part("S1-torch", "start-up against torch", compare_help),
         Part("trunk", "image trunk", compare_trunks),
+        Part("G9-tiny", "prompts, tiny", measure_tiny_scaling),
         Part("G12", "memory", measure_host_memory),
         Part("C1", "labelling with a box", partial(compare_cpu_labelling, key="C1")),
         Part("C2", "labelling with boxes", partial(compare_cpu_labelling, key="C2")),
         Part("C3", "labelling by a grid", partial(compare_cpu_labelling, key="C3")),
+        Part("C3-large", "large by a grid", partial(compare_cpu_labelling, key="C3-large")),
         Part("G6,G7", "SAM and CLIP", compare_with_sam),
     ]
     return quick + slow if is_full else quick
@@ -120,6 +124,7 @@ def _list_cuda_parts(is_full: bool) -> list[Part]:
     slow = [
         Part("G1,G2,G3,G4,G5", "labelling", compare_cuda_labelling),
         Part("G9", "prompts", measure_scaling),
+        Part("G9-tiny", "prompts, tiny", measure_tiny_scaling),
         Part("G10", "pipeline", measure_cuda_pipeline),
         Part("G11", "GPU memory", measure_cuda_memory),
         Part("G6,G7", "SAM and CLIP", compare_with_sam),
@@ -150,10 +155,14 @@ def run_suite(
     rows: tuple[Row, ...] = ()
     for number, part in enumerate(parts, start=1):
         if rows:
-            on_part_done(BenchReport(settings.suite, settings.preset, machine, rows))
+            on_part_done(_report(settings, machine, rows))
         on_message(f"{number}/{len(parts)} {part.keys} {part.name}")
         rows += tuple(_measure(part, settings))
-    return BenchReport(settings.suite, settings.preset, machine, rows)
+    return _report(settings, machine, rows)
+
+
+def _report(settings: BenchSettings, machine: Machine, rows: tuple[Row, ...]) -> BenchReport:
+    return BenchReport(settings.suite, settings.preset, machine, rows, settings.rounds)
 
 
 def _measure(part: Part, settings: BenchSettings) -> Sequence[Row]:

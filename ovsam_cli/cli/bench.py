@@ -29,6 +29,7 @@ def bench(
     ] = "auto",
     only: Annotated[str, typer.Option(help="Keys of the rows, such as C8,S1; default: all.")] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the models.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side takes.")] = 5,
     scale: Annotated[
         Scale, typer.Option(help="minimal: only to try the command out; figures say nothing.")
     ] = "auto",
@@ -47,6 +48,7 @@ def bench(
             preset=preset,
             only=tuple(key.strip() for key in only.split(",") if key.strip()),
             threads=threads,
+            rounds=rounds,
             is_minimal=scale == "minimal",
             out=out,
         )

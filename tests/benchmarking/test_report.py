@@ -26,7 +26,7 @@ ABSENT = Skipped("C9", "jpeg", "OpenCV is not installed")
 @pytest.fixture
 def report() -> BenchReport:
     machine = describe_machine(torch.device("cpu"))
-    return BenchReport("quick", "small", machine, (GOOD, VOID, HELP, ABSENT))
+    return BenchReport("quick", "small", machine, (GOOD, VOID, HELP, ABSENT), 5)
 
 
 def test_machine() -> None:

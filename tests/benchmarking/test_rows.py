@@ -28,6 +28,7 @@ from ovsam_cli.benchmarking.network_speed import (
     measure_efficiency,
     measure_scaling,
     measure_tiny,
+    measure_tiny_scaling,
 )
 from ovsam_cli.benchmarking.plain_run import NamedMask, compare_answers
 from ovsam_cli.benchmarking.sam_rows import compare_with_sam
@@ -41,6 +42,9 @@ from ovsam_cli.masks import encode_mask
 @pytest.fixture
 def settings(tmp_path: Path) -> BenchSettings:
     return BenchSettings("full", torch.device("cpu"), "small", MINIMAL, tmp_path)
+
+
+CPU_KEYS = ("C1", "C2", "C3", "C3-large")
 
 
 def test_samples_are_the_same_every_time(tmp_path: Path) -> None:
@@ -89,8 +93,8 @@ def test_finished_run(settings: BenchSettings) -> None:
 
 
 def test_labelling(settings: BenchSettings) -> None:
-    rows = [row for key in ("C1", "C2", "C3") for row in compare_cpu_labelling(settings, key=key)]
-    assert [row.key for row in rows] == ["C1", "C2", "C3", "C3"]
+    rows = [row for key in CPU_KEYS for row in compare_cpu_labelling(settings, key=key)]
+    assert [row.key for row in rows] == list(CPU_KEYS)
     for row in rows:
         assert row.is_valid, row.parity
 
@@ -141,6 +145,7 @@ def test_tiny_and_prompts(settings: BenchSettings) -> None:
     assert isinstance(speed, Measurement) and speed.is_valid and speed.value > 0
     assert isinstance(share, Measurement) and share.is_valid and share.value > 0
     assert [row.key for row in measure_scaling(once)] == ["G9", "G9"]
+    assert [row.key for row in measure_tiny_scaling(once)] == ["G9", "G9"]
 
 
 def test_gpu_figures_on_the_cpu(settings: BenchSettings) -> None:

@@ -64,7 +64,7 @@ def test_rows_before_a_stop_stay(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "C88"), "C88 is no key of a row; there is C1, C2, C3, C4"),
+        (("--only", "C88"), "C88 is no key of a row; there is C1, C2, C3, C3-large, C4"),
         (("--suite", "fast"), "'fast' is not one of 'quick', 'full'."),
         (("--threads", "0"), "'0' is not in the range 1.."),
     ],
