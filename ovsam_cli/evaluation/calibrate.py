@@ -84,13 +84,9 @@ def calibrate_scores(
         OutputError: the folder, or the file beside the weights, cannot be written.
         KeyboardInterrupt: `should_stop` said so; the rows so far are kept.
     """
-    records, request = plan.source.records, plan.request
+    records = plan.source.records
     opened, journal = open_journal(
-        request.out,
-        partial(_open, plan, on_message),
-        LogitRow.from_json,
-        overwrite=request.overwrite,
-        restart=request.restart,
+        plan.request, partial(_open, plan, on_message), LogitRow.from_json
     )
     with journal:
         answer = partial(_iter_rows, plan, opened.asker)

@@ -98,19 +98,9 @@ def evaluate_prompted(
         CheckpointError: the weights are missing or broken.
         KeyboardInterrupt: `should_stop` said so; the rows so far are kept.
     """
-    records, request = plan.source.records, plan.request
-
-    def build() -> tuple[_Answerer, Fingerprint]:
-        built = _build_answerer(plan, on_message)
-        more = {} if built.asker is None else {"temperature": built.asker.temperature}
-        return built, build_fingerprint(plan, "eval prompted", built.asker, built.model, more)
-
+    records = plan.source.records
     answerer, journal = open_journal(
-        request.out,
-        build,
-        ImageRow.from_json,
-        overwrite=request.overwrite,
-        restart=request.restart,
+        plan.request, partial(_open, plan, on_message), ImageRow.from_json
     )
     with journal:
         answer = partial(_iter_rows, plan, answerer)
@@ -123,6 +113,12 @@ def evaluate_prompted(
             figures=tally_rows(journal.iter_rows(records), context),
             temperature=1.0 if answerer.asker is None else answerer.asker.temperature,
         )
+
+
+def _open(plan: PromptedPlan, on_message: OnMessage) -> tuple[_Answerer, Fingerprint]:
+    built = _build_answerer(plan, on_message)
+    more = {} if built.asker is None else {"temperature": built.asker.temperature}
+    return built, build_fingerprint(plan, "eval prompted", built.asker, built.model, more)
 
 
 def build_context(plan: PromptedPlan, names: NamingRules | None) -> TallyContext:

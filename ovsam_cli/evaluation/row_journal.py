@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Generic, Protocol, Self, TypeVar
 
 from ovsam_cli.labelling.fingerprint import Fingerprint, check_manifest, write_manifest
 from ovsam_cli.labelling.journal_index import (
@@ -25,6 +25,9 @@ from ovsam_cli.labelling.journal_index import (
 from ovsam_cli.labelling.run_folder import STATE_FOLDER, RunLock, prepare_output
 from ovsam_cli.outputs.files import output_error
 from ovsam_cli.structures import ImageRecord, Status
+
+if TYPE_CHECKING:
+    from ovsam_cli.evaluation.prompted_options import PromptedRequest
 
 PART = "part-00000.jsonl"
 
@@ -161,29 +164,25 @@ class RowJournal(Generic[Row]):
 
 
 def open_journal(
-    out: Path,
+    request: PromptedRequest,
     build: Callable[[], tuple[Built, Fingerprint]],
     read_row: Callable[[bytes], Row],
-    *,
-    overwrite: bool,
-    restart: bool,
 ) -> tuple[Built, RowJournal[Row]]:
     """Lock the folder, then build what answers (weights take long), then open the rows.
 
     Args:
-        out: the evaluation's folder.
+        request: says in which folder, and what may become of what is there.
         build: makes what answers, and the settings that decide the rows.
         read_row: as of `RowJournal`.
-        overwrite, restart: as of `ovsam label`.
 
     Raises:
         InputError: the folder holds something else, or rows of other settings.
         OutputError: it cannot be written, or is in use.
     """
-    lock = prepare_output(out, overwrite=overwrite)
+    lock = prepare_output(request.out, overwrite=request.overwrite)
     try:
         built, fingerprint = build()
-        journal = RowJournal(out, fingerprint, read_row, lock=lock, restart=restart)
+        journal = RowJournal(request.out, fingerprint, read_row, lock=lock, restart=request.restart)
     except BaseException:
         lock.release()
         raise
