@@ -74,10 +74,10 @@ def draw_parts(found: Sequence[Named]) -> dict[str, str]:
     paper = [one for one in prompted if _part(one[1], "protocol")["name"] == "paper"]
     own = [one for one in prompted if one not in paper]
     plain = [one for one in own if _baseline(one[1]) in ("none", *SHAPES)]
-    cropped = {name for name, one in own if _baseline(one) in CROPS}
+    cropped = {(name, _prompt(one)) for name, one in own if _baseline(one) in CROPS}
     parts = {
         "eval": _draw_eval(plain),
-        "ladder": _draw_ladder([one for one in own if one[0] in cropped]),
+        "ladder": _draw_ladder([one for one in own if (one[0], _prompt(one[1])) in cropped]),
         "paper": _draw_paper(paper),
         "calibration": _draw_calibration([one for one in found if one not in prompted]),
     }

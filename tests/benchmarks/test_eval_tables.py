@@ -66,6 +66,7 @@ def test_ladder(tmp_path: Path) -> None:
         write_metrics(tmp_path / f"{one}.json", baseline=one)
         for one in ("none", "feature-crop", "image-crop")
     ]
+    specs.append(write_metrics(tmp_path / "p.json", prompt="point"))  # of which there is no crop
     lines = draw(*specs)["ladder"].splitlines()[2:]
     assert [line.split("|")[3].strip() for line in lines] == [
         "second branch, crop of the image",
@@ -143,6 +144,6 @@ def test_the_card_shows_what_was_measured() -> None:
     )
     (recorded,) = RESULTS.glob("tiny-figures-*.json")
     wanted[CARD_PART] = draw_tables(read_figures(recorded))
-    assert [*wanted] == ["eval", "paper", "calibration", CARD_PART]
+    assert [*wanted] == ["eval", "ladder", "paper", "calibration", CARD_PART]
     for name, text in wanted.items():
         assert read_card(CARD, name) == text
