@@ -86,13 +86,15 @@ def time_in_turns(
     *,
     rounds: int = USUAL_ROUNDS,
     clock: Clock = "core",
+    is_warm: bool = False,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Run A B A B ..., each once before that to warm up.
+    """Run A B A B ..., each once before that to warm up unless both ran already.
 
     Args:
         baseline, ours: the same work two ways.
         rounds: how often each runs.
         clock: `core` counts all threads of this process, so give both the same number.
+        is_warm: both ran already, for their results were compared.
 
     Returns:
         Seconds of each round, baseline's and ours.
@@ -102,7 +104,8 @@ def time_in_turns(
     """
     if rounds < 1:
         raise ValueError(f"{rounds} rounds; at least one is needed")
-    baseline(), ours()
+    if not is_warm:
+        baseline(), ours()
     pairs = [
         (measure_seconds(baseline, clock), measure_seconds(ours, clock)) for _ in range(rounds)
     ]

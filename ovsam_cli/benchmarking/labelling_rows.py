@@ -112,6 +112,7 @@ def compare_labelling(
         lambda: label_anew(settings, contenders.ours, plan),
         rounds=settings.rounds,
         clock=settings.clock,
+        is_warm=settings.clock == "core",
     )
     dtype = str(contenders.ours.labeller.dtype).removeprefix("torch.")
     return [
