@@ -71,7 +71,7 @@ def label(
     prompts_per_batch: Annotated[
         str,
         typer.Option(
-            help="Prompts a decoder call; auto: 64 on the CPU, 256 on CUDA.", rich_help_panel=MODEL
+            help="Prompts a decoder call; auto: 16 on the CPU, 256 on CUDA.", rich_help_panel=MODEL
         ),
     ] = "auto",
     threads: Annotated[

@@ -42,7 +42,7 @@ class LabelOptions:
     Attributes:
         dtype: number format of the image encoder and decoder.
         batch_size: images a step; None is 1 on the CPU and 8 on CUDA.
-        prompts_per_batch: prompts a decoder call; None is 64 on the CPU and 256 on CUDA.
+        prompts_per_batch: prompts a decoder call; None is 16 on the CPU and 256 on CUDA.
         threads: of a process that computes on the CPU, where they decide the last digits; None is
             what the run in this folder began with, else torch's own number.
         compile: whether the network is compiled; `auto` does so for long runs on CUDA.
