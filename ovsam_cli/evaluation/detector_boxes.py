@@ -70,9 +70,9 @@ def plan_boxes(request: PromptedRequest, boxes: Path) -> BoxesPlan:
     Raises:
         InputError: a file or an image is missing, or an option does not go with boxes.
     """
-    if request.protocol == "paper" or request.baseline != "none":
+    if request.protocol == "paper" or request.baseline != "none" or request.click is not None:
         raise InputError(
-            "--boxes: a detector makes the prompts; leave out --protocol and --baseline"
+            "--boxes: a detector makes the prompts; leave out --protocol, --baseline and --click"
         )
     place = find_dataset(request.dataset, request.images)
     if place.is_sa1b:

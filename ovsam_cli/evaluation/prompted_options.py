@@ -99,7 +99,8 @@ def plan_prompted(request: PromptedRequest) -> PromptedPlan:
     is_paper = request.protocol == "paper"
     rule = parse_prompt_rule(
         request.prompt,
-        click=request.click or ("reference" if is_paper else "exact"),
+        click=request.click,
+        default_click="reference" if is_paper else "exact",
         box="annotated" if is_paper else "tight",
         seed=request.seed,
     )

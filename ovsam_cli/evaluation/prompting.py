@@ -53,17 +53,38 @@ class PromptRule:
 
 
 def parse_prompt_rule(
-    text: str, *, click: ClickRule, box: BoxRule = "tight", seed: int = 0
+    text: str,
+    *,
+    click: ClickRule | None = None,
+    default_click: ClickRule = "exact",
+    box: BoxRule = "tight",
+    seed: int = 0,
 ) -> PromptRule:
     """Read `box`, `point`, `points:K` or `random-point`.
 
+    Args:
+        text: one of these.
+        click: the middle, as asked for; None is `default_click`.
+        default_click: the middle where nothing was asked for.
+        box, seed: see `PromptRule`.
+
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these, or a click was asked for and it has no middle.
     """
+    if text == "point":
+        return PromptRule("point", click=click or default_click)
+    rule = _parse_other_rule(text, box, seed)
+    if click is not None:
+        raise InputError(
+            f"--click {click}: says which pixel is the middle, and --prompt {text} has none; "
+            "give --prompt point, or leave out --click"
+        )
+    return rule
+
+
+def _parse_other_rule(text: str, box: BoxRule, seed: int) -> PromptRule:
     if text == "box":
         return PromptRule("box", box=box)
-    if text == "point":
-        return PromptRule("point", click=click)
     if text == "random-point":
         return PromptRule("points", 1, seed=seed)
     name, _, number = text.partition(":")

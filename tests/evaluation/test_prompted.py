@@ -258,6 +258,10 @@ def test_images_that_fail_are_named(evaluate: Ovsam, scenes: Path, tmp_path: Pat
     [
         (["--prompt", "circle"], "expected box, point, random-point, or points:K"),
         (["--prompt", "points:0"], "1 to 64"),
+        (["--click", "reference"], "--prompt box has none"),
+        (["--click", "exact", "--prompt", "points:3"], "--prompt points:3 has none"),
+        (["--click", "reference", "--prompt", "random-point"], "leave out --click"),
+        (["--click", "reference", "--boxes", "x.json"], "leave out --protocol, --baseline and"),
         (["--protocol", "paper"], "needs base and novel names"),
         (["--vocab", "zebra,"], "none of its names is one of"),
         (["--boxes", "x.json", "--protocol", "paper"], "leave out --protocol"),
