@@ -78,6 +78,8 @@ def make_truth(
 
 def run_pycocotools(truth: Truth, found: list[CocoObject], kind: OverlapKind) -> np.ndarray:
     """The twelve figures, areas taken from what is compared."""
+    # Where a result has both, `COCO.loadRes` takes the box's area for masks, too: APs, APm and APl
+    # of masks would then differ from ours, which go by the mask's area.
     drop = {"id", "area", "segmentation" if kind == "bbox" else "bbox"}
     results = [{key: value for key, value in one.items() if key not in drop} for one in found]
     with contextlib.redirect_stdout(io.StringIO()):
