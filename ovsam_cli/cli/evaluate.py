@@ -41,7 +41,11 @@ def detections(
     console = Console(quiet=quiet, as_json=as_json)
     with one_line_errors(console):
         from ovsam_cli.evaluation.detections import evaluate_detections
-        from ovsam_cli.evaluation.metrics_file import describe_detections, write_metrics
+        from ovsam_cli.evaluation.metrics_file import (
+            describe_detections,
+            plain_fields,
+            write_metrics,
+        )
 
         report = evaluate_detections(labels, ground_truth, style=style, split=split)
         content = describe_detections(report)
@@ -55,4 +59,4 @@ def detections(
             title = f"{labels.name} against {ground_truth.name}"
             console.say(str(write_page(out, title, {"": report})))
         console.result(draw_detections({"": report}))
-        console.event("finished", {**content})
+        console.event("finished", {**plain_fields(content)})

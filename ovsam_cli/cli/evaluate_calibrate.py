@@ -101,7 +101,7 @@ def _run(console: Console, signals: StopSignals, request: PromptedRequest, *, st
 
 def _finish(console: Console, report: CalibrationReport) -> int:
     from ovsam_cli.evaluation.calibration_page import describe_fit, write_calibration_page
-    from ovsam_cli.evaluation.metrics_file import write_metrics
+    from ovsam_cli.evaluation.metrics_file import plain_fields, write_metrics
 
     content, fit = describe_fit(report), report.fit
     write_metrics(report.plan.request.out, content)
@@ -116,5 +116,5 @@ def _finish(console: Console, report: CalibrationReport) -> int:
     for name, message in report.failures:
         console.say(f"{name}: {message}")
     console.say(str(page))
-    console.event("finished", {**content})
+    console.event("finished", {**plain_fields(content)})
     return ExitCode.SOME_FAILED if report.failures else ExitCode.FINISHED

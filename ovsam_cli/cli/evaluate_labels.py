@@ -65,7 +65,7 @@ def grid(
     console = Console(quiet=quiet, as_json=as_json)
     with one_line_errors(console, how_to_resume=RESUME, seconds_to_stop=SECONDS_TO_STOP) as signals:
         from ovsam_cli.evaluation.grid_recall import GridRequest, compare_grid, plan_grid
-        from ovsam_cli.evaluation.metrics_file import write_metrics
+        from ovsam_cli.evaluation.metrics_file import plain_fields, write_metrics
         from ovsam_cli.labelling.options import GridOptions
 
         plan = plan_grid(
@@ -94,7 +94,7 @@ def grid(
         console.result(_draw_recall(report))
         console.result(draw_detections({"": report.named}))
         console.say(str(page))
-        console.event("finished", {**content})
+        console.event("finished", {**plain_fields(content)})
         raise typer.Exit(code)
 
 
@@ -102,7 +102,7 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
     """`ovsam eval prompted --boxes`; the exit code."""
     from ovsam_cli.evaluation.boxes_tables import compare_published
     from ovsam_cli.evaluation.detector_boxes import compare_boxes, plan_boxes, write_prompts
-    from ovsam_cli.evaluation.metrics_file import write_metrics
+    from ovsam_cli.evaluation.metrics_file import plain_fields, write_metrics
 
     plan = plan_boxes(request, boxes)
     for reason, count in plan.boxes.left_out.items():
@@ -121,7 +121,7 @@ def run_boxes(console: Console, signals: StopSignals, request: PromptedRequest, 
     for table in tables:
         console.result(_draw_published(table))
     console.say(str(page))
-    console.event("finished", {**content})
+    console.event("finished", {**plain_fields(content)})
     return code
 
 

@@ -37,6 +37,7 @@ from ovsam_cli.cli.stopping import StopSignals
 if TYPE_CHECKING:
     from ovsam_cli.evaluation.prompted import PromptedReport
     from ovsam_cli.evaluation.prompted_options import PromptedRequest
+    from ovsam_cli.evaluation.tally import Figures
 
 
 def prompted(
@@ -143,20 +144,31 @@ def _run(console: Console, signals: StopSignals, request: PromptedRequest) -> in
 
 def _finish(console: Console, report: PromptedReport) -> int:
     from ovsam_cli.evaluation.figure_tables import draw_figures, list_rows
-    from ovsam_cli.evaluation.metrics_file import write_metrics
+    from ovsam_cli.evaluation.metrics_file import plain_fields, write_metrics
     from ovsam_cli.evaluation.prompted_metrics import describe_prompted, draw_published
     from ovsam_cli.evaluation.prompted_page import write_page
 
     content, out = describe_prompted(report), report.plan.request.out
     write_metrics(out, content)
     page = write_page(report)
+    figures = report.figures
     console.result(f"prompt: {report.plan.rule.describe()}")
-    console.result(draw_figures(list_rows(report.figures.estimates, report.rank_keys)))
-    published = draw_published(report)
-    if published:
-        console.result(f"\n{published}")
-    for name, message in report.figures.failures:
+    if figures.num_instances:
+        console.result(draw_figures(list_rows(figures.estimates, report.rank_keys)))
+        published = draw_published(report)
+        if published:
+            console.result(f"\n{published}")
+    else:
+        console.result(f"no object was found in {_count_images(figures)}: nothing was measured")
+    for name, message in figures.failures:
         console.say(f"{name}: {message}")
     console.say(str(page))
-    console.event("finished", {**content})
-    return ExitCode.SOME_FAILED if report.figures.failures else ExitCode.FINISHED
+    console.event("finished", {**plain_fields(content)})
+    if not figures.num_instances:
+        return ExitCode.NOTHING_WRITTEN
+    return ExitCode.SOME_FAILED if figures.failures else ExitCode.FINISHED
+
+
+def _count_images(figures: Figures) -> str:
+    images = "1 image" if figures.num_images == 1 else f"{figures.num_images:,} images"
+    return images + (f" ({len(figures.failures):,} failed)" if figures.failures else "")

@@ -28,10 +28,15 @@ def write_metrics(out: Path, content: Mapping[str, JsonValue]) -> Path:
         OutputError: it cannot be written.
     """
     path = out / METRICS_FILE
-    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(plain_fields(content), indent=1, allow_nan=False) + "\n"
     with write_whole_file(path) as file:
         file.write(text.encode())
     return path
+
+
+def plain_fields(content: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The same with None for what JSON has no number for, as in the file."""
+    return {key: _plain(one) for key, one in content.items()}
 
 
 def describe_detections(report: DetectionReport) -> dict[str, JsonValue]:

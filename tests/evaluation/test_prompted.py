@@ -244,6 +244,29 @@ def test_sa1b_has_masks_alone(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) ->
     assert again.exit_code == 2 and "SA-1B has masks without names" in again.stderr
 
 
+@pytest.mark.parametrize("kind", ["sa1b", "coco"])
+def test_data_without_objects(ovsam: Ovsam, tmp_path: Path, kind: str) -> None:
+    """Exit code 5 and a line, no table of no rows; JSON has null where there is no number."""
+    data = tmp_path / "data"
+    if kind == "sa1b":
+        content = json.loads((write_sa1b(data) / "sa_1.json").read_text()) | {"annotations": []}
+        (data / "sa_1.json").write_text(json.dumps(content))
+    else:
+        write_scenes(data, num_images=1, names=NAMES)
+        objects = [entry(1, 1, 1, square(5, 5, 0))]  # a mask without pixels
+        write_coco(data / "instances.json", objects, num_images=1, names=NAMES)
+        (data / "images" / "1.png").rename(data / "images" / "1.jpg")
+    arguments = ("eval", "prompted", data, "--baseline", "ellipse", "--out", tmp_path / "out")
+    result = ovsam(*arguments)
+    assert result.exit_code == 5, result.output
+    assert "no object was found in 1 image: nothing" in result.stdout
+    assert "interval" not in result.stdout
+    assert read_metrics(tmp_path / "out")["data"]["num_instances"] == 0
+    again = ovsam(*arguments, "--json")
+    assert again.exit_code == 5, again.output
+    assert json.loads(again.stdout)["commonest_name"] is None
+
+
 def test_images_that_fail_are_named(evaluate: Ovsam, scenes: Path, tmp_path: Path) -> None:
     (scenes / "images" / "2.png").write_text("no image")
     Image.new("RGB", (9, 9)).save(scenes / "images" / "3.png")
