@@ -111,6 +111,12 @@ def _finish(console: Console, report: CalibrationReport) -> int:
         f"expected calibration error {fit.before.error:.3f} at temperature 1, "
         f"{fit.after.error:.3f} after (each image by a fit without it)"
     )
+    if fit.after.error > fit.before.error:
+        console.say(
+            f"warning: the temperature does not help on this data: calibration error "
+            f"{fit.after.error:.4f} with it, {fit.before.error:.4f} at temperature 1; "
+            f"too few images ({report.num_images:,})?"
+        )
     if report.stored is not None:
         console.result(f"stored in {report.stored}; delete that file to undo it")
     for name, message in report.failures:

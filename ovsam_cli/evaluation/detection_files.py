@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.average_precision import (
@@ -116,11 +117,19 @@ def read_truth(path: Path) -> TruthFile:
     )
 
 
-def read_found(path: Path, truth: TruthFile) -> FoundFile:
+def read_found(
+    path: Path, truth: TruthFile, *, skipped: Mapping[int, str] = MappingProxyType({})
+) -> FoundFile:
     """Read detections: a list of results, or a COCO file with scores.
 
     In a COCO file images are known by file name and categories by name, where these are in the
     ground truth; in a list of results, and for other names, by id.
+
+    Args:
+        path: of the detections.
+        truth: what they are compared with.
+        skipped: why images of the ground truth are not compared, by id; detections there are left
+            out, and counted under these words.
 
     Raises:
         InputError: the file cannot be read, is not of this form, or none of its objects is of an
@@ -135,7 +144,7 @@ def read_found(path: Path, truth: TruthFile) -> FoundFile:
         objects: list[CocoObject] = []
         qualities: list[float] = []
         for entry in _iter_results(stream) if is_list else iter_annotations(stream):
-            found = _read_found(entry, matcher, left_out)
+            found = _read_found(entry, matcher, skipped, left_out)
             if found is not None:
                 found["id"] = len(objects) + 1
                 objects.append(found)
@@ -226,13 +235,19 @@ def _read_object(entry: Entry, original_hw: tuple[int, int]) -> CocoObject:
     return found
 
 
-def _read_found(entry: Entry, matcher: _Matcher, left_out: Counter[str]) -> CocoObject | None:
+def _read_found(
+    entry: Entry, matcher: _Matcher, skipped: Mapping[int, str], left_out: Counter[str]
+) -> CocoObject | None:
     """A detection under the ground truth's ids; None, and counted, where it cannot be compared."""
     image_id = matcher.images.get(read_integer(entry, "image_id"))
     category_id = matcher.categories.get(read_integer(entry, "category_id"))
-    if image_id is None or category_id is None:
-        left_out["of unknown images" if image_id is None else "of unknown categories"] += 1
+    reason = "of unknown images" if image_id is None else skipped.get(image_id)
+    if reason is None and category_id is None:
+        reason = "of unknown categories"
+    if reason is not None:
+        left_out[reason] += 1
         return None
+    assert image_id is not None and category_id is not None  # else there is a reason
     found = _read_object(entry, matcher.sizes[image_id])
     found["image_id"], found["category_id"], found["iscrowd"] = image_id, category_id, 0
     if "score" not in entry:  # average precision is a matter of their order

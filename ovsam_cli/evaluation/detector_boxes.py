@@ -7,7 +7,7 @@ name (Table 4: how good the masks are) and under ours (Table 2: how good the nam
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ovsam_cli.image_paths import find_images
 from ovsam_cli.labelling.options import LabelOptions, LabelRequest
 from ovsam_cli.outputs.coco_values import Entry, as_entry, read_integer
 from ovsam_cli.outputs.files import write_whole_file
+from ovsam_cli.structures import ImageRecord
 from ovsam_cli.vocabulary import normalize_name
 
 PROMPTS_FILE = "boxes.jsonl"
@@ -79,7 +80,8 @@ def plan_boxes(request: PromptedRequest, boxes: Path) -> BoxesPlan:
         raise InputError(f"{request.dataset}: SA-1B has no names to compare a detector's with")
     store = InstanceStore(place.annotations, place.images, max_images=request.max_images)
     check_images(store.records, str(place.annotations))
-    truth = restrict_truth(read_truth(place.annotations), store.records)
+    whole = read_truth(place.annotations)
+    found = read_found(boxes, whole, skipped=_name_skipped(whole, store.records))
     split = NameSplit.find("auto", store.category_names)
     label = LabelRequest(
         images=tuple(str(record.path) for record in store.records),
@@ -97,7 +99,20 @@ def plan_boxes(request: PromptedRequest, boxes: Path) -> BoxesPlan:
         ),
     )
     paths = {record.image_id: Path(record.path) for record in store.records}
-    return BoxesPlan(request, label, truth, paths, read_found(boxes, truth))
+    return BoxesPlan(request, label, restrict_truth(whole, store.records), paths, found)
+
+
+def _name_skipped(whole: TruthFile, records: Sequence[ImageRecord]) -> dict[int, str]:
+    """Why each image that is not labelled is not."""
+    kept = {record.image_id for record in records}
+    filled = {one["image_id"] for one in whole.truth.objects if not one["iscrowd"]}
+    return {
+        image.image_id: "of images beyond --max-images"
+        if image.image_id in filled
+        else "of images without objects"
+        for image in whole.tables.images
+        if image.image_id not in kept
+    }
 
 
 def write_prompts(plan: BoxesPlan) -> None:

@@ -15,6 +15,7 @@ from typer.testing import Result
 
 from ovsam_cli.errors import InputError
 from ovsam_cli.evaluation.answering import Asker, iter_answers
+from ovsam_cli.evaluation.detector_boxes import plan_boxes
 from ovsam_cli.evaluation.instance_rows import ImageRow, InstanceRow
 from ovsam_cli.evaluation.open_images import OpenImage
 from ovsam_cli.evaluation.prompted import evaluate_prompted, load_labeller
@@ -313,6 +314,24 @@ def test_grid(ovsam: Ovsam, checkpoint: Path, scenes: Path, tmp_path: Path) -> N
         assert "masks in 3 images" in result.stdout and "AR@1000" in result.stdout
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert 0 <= metrics["recall"]["AR@100"] <= metrics["recall"]["AR@1000"]
+
+
+def test_boxes_that_are_left_out(scenes: Path, tmp_path: Path) -> None:
+    """Each under its own reason: beyond --max-images, of an image without objects, unknown."""
+    content = json.loads((scenes / "instances.json").read_text())
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 1]
+    (scenes / "instances.json").write_text(json.dumps(content))
+    boxes = tmp_path / "boxes.json"
+    box = {"category_id": content["categories"][0]["id"], "bbox": [5, 5, 20, 20], "score": 0.5}
+    boxes.write_text(json.dumps([box | {"image_id": one} for one in (1, 2, 3, 3, 77)]))
+    request = PromptedRequest(str(scenes), None, tmp_path / "out", max_images=1)
+    plan = plan_boxes(request, boxes)
+    assert [one["image_id"] for one in plan.boxes.objects] == [2]
+    assert plan.boxes.left_out == {
+        "of images without objects": 1,
+        "of images beyond --max-images": 2,
+        "of unknown images": 1,
+    }
 
 
 def test_boxes_of_a_detector(ovsam: Ovsam, checkpoint: Path, scenes: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,12 @@ from ovsam_cli.evaluation.calibrate import calibrate_scores
 from ovsam_cli.evaluation.calibration_page import describe_fit
 from ovsam_cli.evaluation.logit_rows import LogitRow
 from ovsam_cli.evaluation.prompted_options import PromptedPlan, PromptedRequest, plan_prompted
-from ovsam_cli.evaluation.temperature import LogitFile, compute_loss, fit_temperature
+from ovsam_cli.evaluation.temperature import (
+    LogitFile,
+    TemperatureFit,
+    compute_loss,
+    fit_temperature,
+)
 from ovsam_cli.labelling.score_calibration import (
     ScoreCalibration,
     calibration_path,
@@ -139,6 +145,37 @@ def test_label_takes_what_was_stored(ovsam: Ovsam, checkpoint: Path, tmp_path: P
         *("--prompts", prompts, "--out", tmp_path / "before"),
     )
     assert refused.exit_code == 2 and "options.temperature: was not set" in refused.stderr
+
+
+@pytest.mark.parametrize("is_worse", [True, False])
+def test_a_temperature_that_does_not_help(
+    ovsam: Ovsam,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_worse: bool,
+) -> None:
+    """A line on stderr with both figures; it is stored all the same."""
+    before, after = (0.1234, 0.2345) if is_worse else (0.2345, 0.1234)
+
+    def fit(logits: LogitFile) -> TemperatureFit:
+        found = fit_temperature(logits)
+        return replace(
+            found,
+            before=replace(found.before, error=before),
+            after=replace(found.after, error=after),
+        )
+
+    monkeypatch.setattr("ovsam_cli.evaluation.calibrate.fit_temperature", fit)
+    model = Path(shutil.copy(checkpoint, tmp_path / "model.safetensors"))
+    write_scenes(tmp_path / "scenes", num_images=12, names=("cat", "dog"))
+    fixed = ("--model", model, "--devices", "cpu", "--out", tmp_path / "out")
+    result = ovsam("eval", "calibrate", tmp_path / "scenes", *fixed)
+    assert result.exit_code == 0, result.output
+    assert calibration_path([model]).exists()
+    wanted = "error 0.2345 with it, 0.1234 at temperature 1; too few images (12)?"
+    assert (wanted in result.stderr) == is_worse
+    assert ("does not help" in result.stderr) == is_worse
 
 
 def test_too_few_objects(ovsam: Ovsam, checkpoint: Path, tmp_path: Path) -> None:
