@@ -149,5 +149,7 @@ def scale_deep_gray(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str
     gray = np.nan_to_num(gray, nan=low, posinf=high, neginf=low)
     scaled = (gray - low) * (255.0 / max(high - low, 1e-12))
     levels: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    if not finite.size:
+        return levels, "no gray value is a number: the picture counts as black"
     note = f"gray values {low:g}..{high:g} scaled to 0..255 (found {least:g}..{most:g})"
     return levels, note

@@ -207,15 +207,15 @@ class Detections:
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
-    def to_supervision(self, names: Mapping[int, str]) -> supervision.Detections:
+    def to_supervision(self, names: Mapping[int, str] | None = None) -> supervision.Detections:
         """The same objects for the package `supervision` (`pip install supervision`).
 
         Args:
-            names: of the category ids, as `Labeller.names` has them.
+            names: of the category ids, as `Labeller.names` has them; None leaves them out.
 
         Returns:
             With (B, H, W) bool masks, `class_id` the category ids, `confidence` the scores, and
-            `data` with `class_name` and `prompt_id`.
+            `data` with `prompt_id` and, given `names`, `class_name`.
 
         Raises:
             ImportError: the package is not there.
@@ -231,16 +231,17 @@ class Detections:
             supervision.rle_to_mask(rle["counts"], (width, height))
             for rle, (height, width) in zip(self.segmentations, sizes, strict=True)
         ]
-        ids: list[int] = self.category_ids.tolist()
+        data: dict[str, np.ndarray | list[object]] = {
+            "prompt_id": np.array([str(one) for one in self.prompt_ids])
+        }
+        if names is not None:
+            data["class_name"] = np.array([names[one] for one in self.category_ids.tolist()])
         return supervision.Detections(
             xyxy=self.boxes_xyxy,
             mask=np.stack(decoded),
             confidence=self.scores,
             class_id=self.category_ids,
-            data={
-                "class_name": np.array([names[one] for one in ids]),
-                "prompt_id": np.array([str(one) for one in self.prompt_ids]),
-            },
+            data=data,
         )
 
     @staticmethod

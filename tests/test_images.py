@@ -191,6 +191,7 @@ def test_gray_ranges(values: list[list[float]], expected: list[list[int]]) -> No
 
 
 def test_12_bit_data_in_16_bits_uses_the_whole_range() -> None:
+    assert scale_deep_gray(np.full((2, 2), np.nan))[1].startswith("no gray value is a number")
     levels, note = scale_deep_gray(np.arange(4096, dtype=np.uint16).reshape(64, 64))
     assert levels.min() == 0 and levels.max() == 255 and "found 0..4095" in note
 

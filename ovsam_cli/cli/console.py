@@ -33,7 +33,8 @@ class ExitCode(IntEnum):
 EXIT_CODE_HELP = (
     "Exit codes: 0 finished; 1 stopped (disk, lock, device, --max-failures), or images failed "
     "under --strict; 2 invalid input; 3 finished, some images failed (see errors.jsonl); "
-    "4 weights missing, corrupt or unreachable; 5 finished without a single annotation; "
+    "4 weights missing, corrupt or unreachable; 5 finished without a single annotation (images "
+    "may have failed); "
     "130, 143, 129 interrupted (INT, TERM, HUP), run again to go on."
 )
 

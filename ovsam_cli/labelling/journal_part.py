@@ -3,6 +3,9 @@
 Parts are numbered in the order in which they were begun: if an image has several rows, that of the
 later part counts. So whoever appends while older rows stand in other parts takes the last one or
 begins a new one.
+
+A part is appended to in place, not written beside and renamed: each row's length and checksum
+tell what of it is whole, and no row waits for a whole part.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ovsam_cli.errors import InputError
+from ovsam_cli.errors import CheckpointError, InputError
 from ovsam_cli.image_paths import find_images
 from ovsam_cli.labelling.options import LabelRequest
 from ovsam_cli.model.known_models import DESCRIPTIONS
@@ -17,6 +17,7 @@ from ovsam_cli.vocabulary import Vocabulary, read_vocabulary
 DEVICE_PATTERN = re.compile(r"auto|all|cpu|mps|cuda(:\d+)?")
 ONE_OF_SEVERAL = re.compile(r"cpu|mps|cuda:\d+")
 GRID_OBJECTS_PER_IMAGE = 100
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 NUM_LISTED = 5  # unmatched prompts named one by one before the rest is counted
 
 
@@ -138,6 +139,7 @@ def plan_run(request: LabelRequest) -> RunPlan:
     Raises:
         InputError: an option, file or folder of the request cannot be used; names the remedy.
         VocabularyError: a vocabulary is empty, malformed or has duplicates.
+        CheckpointError: the weights are not where the request says.
     """
     _check_device(request.devices)
     _check_model(request.model)
@@ -170,11 +172,14 @@ def _check_device(devices: str) -> None:
 
 
 def _check_model(model: str) -> None:
-    if model not in DESCRIPTIONS and not Path(model).exists():
-        raise InputError(
-            f"--model {model!r}: neither a known model ({', '.join(DESCRIPTIONS)}) nor a file or "
-            "folder of weights"
-        )
+    if model in DESCRIPTIONS or Path(model).exists():
+        return
+    if Path(model).suffix in WEIGHT_SUFFIXES or len(Path(model).parts) > 1:
+        raise CheckpointError(f"--model {model}: no such file or folder of weights")
+    raise InputError(
+        f"--model {model!r}: neither a known model ({', '.join(DESCRIPTIONS)}) nor a file or "
+        "folder of weights"
+    )
 
 
 def _check_unknown_name(unknown_name: str | None, vocabulary: Vocabulary) -> None:

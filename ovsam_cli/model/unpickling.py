@@ -8,7 +8,9 @@ stub reader also takes TorchScript archives apart, which OpenAI's CLIP files are
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -103,7 +105,9 @@ def _read_torch_file(path: Path, on_message: Messages) -> object:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return _read_torchscript(archive)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused; the error says it all
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError:
         refused: set[str] = set()
         content: object = torch.load(
@@ -194,8 +198,24 @@ def _describe_failure(path: Path, error: Exception) -> str:
     elif start.startswith(b"<"):
         kind = "this is a web page, not the weights"
     else:
-        kind = f"truncated, corrupt or not weights ({type(error).__name__})"
+        kind = f"truncated, corrupt or not weights ({type(error).__name__}"
+        wanted = _find_promised_size(path) if path.suffix == ".safetensors" else None
+        kind += ")" if wanted is None else f"; its header promises {wanted} bytes)"
     return f"{path} ({path.stat().st_size} bytes): {kind}; download it again"
+
+
+def _find_promised_size(path: Path) -> int | None:
+    """Bytes of a safetensors file by its own header; None where that is no header."""
+    try:
+        with path.open("rb") as file:
+            num_bytes = int.from_bytes(file.read(8), "little")
+            if num_bytes > path.stat().st_size:
+                return None
+            entries = json.loads(file.read(num_bytes))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[0] != "_"]
+        return 8 + num_bytes + max(map(int, ends))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
 
 
 def compute_sha256(path: Path) -> str:

@@ -30,6 +30,7 @@ from ovsam_cli.structures import ImageRecord, ImageResult, IntArray
 _CROWDS = "crowd region(s), which are no single objects"
 _EMPTY = "object(s) without a pixel in the image"
 _NO_MASK = "object(s) without a mask: their box was taken for one"
+_ATTRIBUTES = "object(s)' attributes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class CocoSource:
             self._losses[_EMPTY] += 1
             return None
         self._losses[_NO_MASK] += found.is_box
+        self._losses[_ATTRIBUTES] += bool(entry.get("attributes"))
         return found
 
     def _expect_object(self, row: object, where: str) -> Entry:

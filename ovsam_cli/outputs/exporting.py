@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from ovsam_cli import masks
 from ovsam_cli.errors import InputError
 from ovsam_cli.outputs.coco import CocoCategory
 from ovsam_cli.outputs.json_values import JsonValue, shortest_floats
-from ovsam_cli.structures import ImageResult, Rle
+from ovsam_cli.structures import Detections, ImageResult, Rle
 
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _LOST_HOLES = "hole(s) that polygons cannot express"
+_LOST_DETAILS = "object(s)' prompt, mask quality and other names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class ExportCounter:
             self._num_failed += 1
             return None
         objects = tuple(self._iter_objects(result))
+        self.lose(_LOST_DETAILS, _count_details(result.detections))
         self._num_images += 1
         self._num_objects += len(objects)
         return objects
@@ -169,6 +173,13 @@ class ExportCounter:
             )
 
 
+def _count_details(found: Detections) -> int:
+    """Objects of which more is known than these formats have a place for."""
+    has_names = np.array([bool(names) for names in found.topk], bool)
+    has_details = has_names | (found.margins != 0) | (found.stability_scores != 0)
+    return int(has_details.sum())
+
+
 def dump_json(value: Mapping[str, JsonValue] | Sequence[JsonValue]) -> bytes:
     """Compact ASCII JSON; file names that are not UTF-8 stand as \\udcXX and read back the same."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
@@ -187,7 +198,8 @@ class NameGuard:
         Raises:
             InputError: those of another image stand there already.
         """
-        owner = self._owners.setdefault(place, file_name)
+        # Some file systems take names for one that differ in case only.
+        owner = self._owners.setdefault(place.casefold(), file_name)
         if owner != file_name:
             raise InputError(
                 f"{self._form}: the labels of {owner!r} and {file_name!r} would both be "

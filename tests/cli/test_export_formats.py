@@ -52,10 +52,17 @@ def test_format(name, dataset, tmp_path, ovsam):
 def test_losses_stand_in_the_summary(dataset, tmp_path, ovsam):
     result = ovsam("export", "yolo-seg", dataset, "--out", tmp_path / "out")
     assert result.stderr.splitlines()[-1] == (
-        "7 objects in 4 images; not in the export: 7 score(s), 1 hole(s) that polygons cannot "
-        "express"
+        "7 objects in 4 images; not in the export: 7 object(s)' attributes, 7 score(s), "
+        "1 hole(s) that polygons cannot express"
     )
     result = ovsam("export", "labelme", dataset, "--out", tmp_path / "l")
+    told = "7 objects in 4 images; not in the export: 7 object(s)' attributes"
+    assert result.stderr.splitlines()[-1] == told
+    content = json.loads(dataset.read_text())
+    for entry in content["annotations"]:
+        del entry["attributes"]
+    dataset.write_text(json.dumps(content))
+    result = ovsam("export", "labelme", dataset, "--out", tmp_path / "m")
     assert result.stderr.splitlines()[-1] == "7 objects in 4 images; nothing lost"
 
 

@@ -240,6 +240,13 @@ def test_foreign_output_folder(label: Ovsam, tmp_path: Path) -> None:
     assert (out / "thesis.doc").read_text() == "mine"
 
 
+def test_weights_that_are_not_there_are_exit_4(label: Ovsam, tmp_path: Path) -> None:
+    for missing in (tmp_path / "nothing.pth", Path("none.safetensors")):
+        result = label(tmp_path / "out", "--model", missing)
+        assert result.exit_code == 4, result.output
+        assert f"--model {missing}: no such file or folder of weights" in result.stderr
+
+
 def test_unknown_model_lists_the_known_ones(label: Ovsam, tmp_path: Path) -> None:
     result = label(tmp_path / "out", "--model", "huge")
     assert result.exit_code == 2

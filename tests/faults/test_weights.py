@@ -95,6 +95,8 @@ def test_files_that_are_no_weights(
     assert f"{path} ({len(content)} bytes): " in ended.err
     assert message in ended.err
     assert "download it again" in ended.err
+    if (kind, suffix) == ("truncated", ".safetensors"):
+        assert f"its header promises {len(good)} bytes" in ended.err
     assert not (tmp_path / "out" / "annotations.json").exists()
 
 

@@ -88,4 +88,5 @@ def test_to_supervision(model):
         np.testing.assert_array_equal(mask, decode_mask(rle))
     np.testing.assert_array_equal(theirs.xyxy, found.boxes_xyxy)
     assert theirs.data["class_name"][0] == model.names[int(found.category_ids[0])]
-    assert len(Detections.empty().to_supervision({})) == 0
+    assert set(found.to_supervision().data) == {"prompt_id"}
+    assert len(Detections.empty().to_supervision()) == 0

@@ -51,7 +51,8 @@ def test_our_own_file_comes_back(tmp_path, mask_format):
         for result in results:
             coco.write(result)
     source, found = read(path)
-    assert source.categories == CATEGORIES and source.losses == ()
+    assert source.categories == CATEGORIES
+    assert source.losses == (Loss("object(s)' attributes", 7),)
     assert source.description == "mine" and source.num_images == 4
     for one, result in zip(found, results, strict=False):
         assert one.record == result.record and one.status == result.status

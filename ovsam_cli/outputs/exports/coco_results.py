@@ -37,6 +37,7 @@ class ResultsWriter:
         objects = self._counter.take(result)
         if objects is None:
             return
+        self._counter.lose("name(s), which stand as category ids", len(objects))
         kept = list(range(len(objects)))
         if self._max_per_image is not None and len(objects) > self._max_per_image:
             order = np.argsort([-one.score for one in objects], kind="stable")

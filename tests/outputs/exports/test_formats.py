@@ -37,6 +37,7 @@ from ovsam_cli.outputs.exports.voc import open_voc
 from ovsam_cli.outputs.exports.webdataset import open_webdataset
 from ovsam_cli.outputs.image_files import ImageSource
 
+DETAILS = Loss("object(s)' prompt, mask quality and other names", 7)
 OBJECTS = [(name, row, mask) for name, masks in MASKS.items() for row, mask in enumerate(masks)]
 
 
@@ -69,7 +70,11 @@ def test_coco_results(tmp_path, results):
 def test_coco_results_of_the_best(tmp_path, results):
     summary = write(open_coco_results(tmp_path / "r.json", CATEGORIES, max_per_image=1), results)
     rows = json.loads((tmp_path / "r.json").read_text())
-    assert summary.losses == (Loss("object(s) beyond the best 1 of their image", 4),)
+    assert summary.losses == (
+        DETAILS,
+        Loss("name(s), which stand as category ids", 7),
+        Loss("object(s) beyond the best 1 of their image", 4),
+    )
     assert [row["image_id"] for row in rows] == [1, 2, 4]
     for row in rows:
         best = results[row["image_id"] - 1].detections.scores.max()
@@ -112,7 +117,7 @@ def test_voc(tmp_path, results):
 
 def test_labelme_masks_are_lossless(tmp_path, results):
     summary = write(open_labelme(tmp_path / "l", CATEGORIES, ImageSource(), "labelme"), results)
-    assert summary.losses == ()
+    assert summary.losses == (DETAILS,)
     for name, masks in MASKS.items():
         file = json.loads((tmp_path / "l" / name).with_suffix(".json").read_text())
         assert file["imagePath"] == name.rpartition("/")[2] and file["imageData"] is None
@@ -131,7 +136,7 @@ def test_x_anylabeling_groups_parts(tmp_path, results):
     file = json.loads((tmp_path / "l/more/b.json").read_text())
     assert [shape["group_id"] for shape in file["shapes"]] == [None, 1, 1, 1]
     assert (tmp_path / "l/more" / file["imagePath"]).resolve() == tmp_path / "photos/more/b.jpg"
-    assert summary.losses == (Loss("hole(s) that polygons cannot express", 1),)
+    assert summary.losses == (DETAILS, Loss("hole(s) that polygons cannot express", 1))
     for name, masks in MASKS.items():
         shapes = json.loads((tmp_path / "l" / name).with_suffix(".json").read_text())["shapes"]
         polygons = [np.ravel(shape["points"]).tolist() for shape in shapes]
