@@ -78,7 +78,9 @@ def plan_boxes(request: PromptedRequest, boxes: Path) -> BoxesPlan:
     place = find_dataset(request.dataset, request.images)
     if place.is_sa1b:
         raise InputError(f"{request.dataset}: SA-1B has no names to compare a detector's with")
-    store = InstanceStore(place.annotations, place.images, max_images=request.max_images)
+    store = InstanceStore(
+        place.annotations, place.images, max_images=request.max_images, keeps_empty=True
+    )
     check_images(store.records, str(place.annotations))
     whole = read_truth(place.annotations)
     found = read_found(boxes, whole, skipped=_name_skipped(whole, store.records))
@@ -105,11 +107,8 @@ def plan_boxes(request: PromptedRequest, boxes: Path) -> BoxesPlan:
 def _name_skipped(whole: TruthFile, records: Sequence[ImageRecord]) -> dict[int, str]:
     """Why each image that is not labelled is not."""
     kept = {record.image_id for record in records}
-    filled = {one["image_id"] for one in whole.truth.objects if not one["iscrowd"]}
     return {
         image.image_id: "of images beyond --max-images"
-        if image.image_id in filled
-        else "of images without objects"
         for image in whole.tables.images
         if image.image_id not in kept
     }

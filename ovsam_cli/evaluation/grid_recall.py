@@ -88,7 +88,9 @@ def plan_grid(request: GridRequest) -> GridPlan:
             f"{request.dataset}: SA-1B's objects have no names and are no COCO file; "
             "`ovsam eval prompted` measures masks on them"
         )
-    store = InstanceStore(place.annotations, place.images, max_images=request.max_images)
+    store = InstanceStore(
+        place.annotations, place.images, max_images=request.max_images, keeps_empty=True
+    )
     check_images(store.records, str(place.annotations))
     truth = restrict_truth(read_truth(place.annotations), store.records)
     if not truth.has_masks:

@@ -68,13 +68,14 @@ class _Place:
 class InstanceStore:
     """A COCO or LVIS file, read once, its objects put aside into a temporary file.
 
-    Crowds are left out, and images without objects. Memory holds eight bytes an object.
+    Crowds are left out. Memory holds eight bytes an object.
 
     Args:
         annotations: the file.
         image_folder: as of `datasets.read_instances`.
         keep: ids of the categories whose objects count; None keeps all.
-        max_images: the first ones that have objects; None takes all.
+        max_images: the first ones that count; None takes all.
+        keeps_empty: images without objects count as well: what is found there is wrong.
 
     Raises:
         InputError: the file cannot be read, is not of this form, or has no objects.
@@ -87,6 +88,7 @@ class InstanceStore:
         *,
         keep: frozenset[int] | None = None,
         max_images: int | None = None,
+        keeps_empty: bool = False,
     ) -> None:
         self.source = annotations
         self.name = annotations.name
@@ -103,9 +105,9 @@ class InstanceStore:
         places = [
             _Place(entry, offsets[entry.image_id])
             for entry in tables.images
-            if offsets[entry.image_id]
+            if keeps_empty or offsets[entry.image_id]
         ][:max_images]
-        if not places:
+        if not any(offsets.values()):
             raise InputError(
                 f"{annotations}: no image has an object that counts; give a file with annotations "
                 "of the categories that are evaluated"

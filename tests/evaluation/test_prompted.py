@@ -317,18 +317,18 @@ def test_grid(ovsam: Ovsam, checkpoint: Path, scenes: Path, tmp_path: Path) -> N
 
 
 def test_boxes_that_are_left_out(scenes: Path, tmp_path: Path) -> None:
-    """Each under its own reason: beyond --max-images, of an image without objects, unknown."""
+    """Each under its own reason; those of an image without objects stay: they are wrong there."""
     content = json.loads((scenes / "instances.json").read_text())
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 1]
     (scenes / "instances.json").write_text(json.dumps(content))
     boxes = tmp_path / "boxes.json"
     box = {"category_id": content["categories"][0]["id"], "bbox": [5, 5, 20, 20], "score": 0.5}
     boxes.write_text(json.dumps([box | {"image_id": one} for one in (1, 2, 3, 3, 77)]))
-    request = PromptedRequest(str(scenes), None, tmp_path / "out", max_images=1)
+    request = PromptedRequest(str(scenes), None, tmp_path / "out", max_images=2)
     plan = plan_boxes(request, boxes)
-    assert [one["image_id"] for one in plan.boxes.objects] == [2]
+    assert [one["image_id"] for one in plan.boxes.objects] == [1, 2]
+    assert [image.image_id for image in plan.truth.tables.images] == [1, 2]
     assert plan.boxes.left_out == {
-        "of images without objects": 1,
         "of images beyond --max-images": 2,
         "of unknown images": 1,
     }
