@@ -11,7 +11,7 @@ DEMO := $(BIN)/ovsam label examples/ --vocab examples/names.txt --model tiny --p
 TINY ?= build/tiny
 BPY := bpy>=5.0.1,<6
 
-.PHONY: demo test test-demo docs parity interop train-smoke train-tiny clean
+.PHONY: demo test test-slow test-demo test-ray docs parity interop train-smoke train-tiny clean
 
 demo: $(VENV)/.installed
 	@echo "== boxes and points drawn by hand (examples/prompts.json)"
@@ -23,6 +23,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/check
+
+# What takes too long for every change: more faults, every row of the benchmarks, random sizes.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow --ignore tests/demo --ignore tests/training tests
 
 # The page of `ovsam demo` in a real browser: Debian's chromium, driven by playwright.
 test-demo: $(VENV)/.installed-dev

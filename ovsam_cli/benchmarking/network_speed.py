@@ -177,7 +177,9 @@ def measure_efficiency(settings: BenchSettings) -> list[Row]:
         encode(labeller, frames, geometries)
 
     multiply()
-    run()
+    with torch.inference_mode():
+        features = encode(labeller, frames, geometries).image_embeddings
+    num_strange = int((~torch.isfinite(features)).sum())
     rounds = [
         (measure_seconds(multiply, settings.clock), measure_seconds(run, settings.clock))
         for _ in range(settings.rounds)
@@ -190,6 +192,7 @@ def measure_efficiency(settings: BenchSettings) -> list[Row]:
             f"encoder, {batch_size} images: operations a second / matrix product's",
             "",
             tuple(rate / peak for rate, peak in zip(rates, peaks, strict=True)),
+            (Parity("features that are no numbers", num_strange, 0),),
             target=0.6 if settings.has_targets else None,
             higher_is_better=True,
             note=f"{labeller.dtype}, encoder {statistics.median(rates) / 1e12:.3g} TFLOP/s; product"
@@ -221,8 +224,7 @@ def _compare_counts(
     runs = [
         partial(label_anew, settings, model, plan_work(settings, request, work)) for work in works
     ]
-    for run in runs:
-        run()
+    checks = [_check_images(run(), work) for run, work in zip(runs, works, strict=True)]
     rounds = [
         [measure_seconds(run, settings.clock) for run in runs] for _ in range(settings.rounds)
     ]
@@ -234,6 +236,7 @@ def _compare_counts(
             f"{name}: {what}, {describe(hw)}",
             "x",
             tuple(times[place] / times[0] for times in rounds),
+            (checks[0], checks[place]),
             target=target,
             note=f"whole runs of {count} image(s); 1 box takes "
             f"{statistics.median(times[0] for times in rounds):.3g} s ({settings.clock})",

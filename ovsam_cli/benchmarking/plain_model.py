@@ -1,7 +1,8 @@
 """The model in the order of operations of the paper's formulas: what the fast forms must equal.
 
 Every cell is projected, every query is computed, every prompt has its own copy of the image, masks
-are drawn at the image's full size. Weights are those of the model itself, so any difference is the
+are drawn at the image's full size. Training uses the fast forms: they are the same mathematics, and
+differentiable. Weights are those of the model itself, so any difference is the
 rewrite's. One image at a time (spec sections 3 to 6).
 """
 
