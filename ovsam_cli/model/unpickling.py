@@ -26,6 +26,7 @@ from ovsam_cli.errors import CheckpointError
 
 Messages = Callable[[str], None] | None
 
+LARGE_BYTES = 64 << 20  # a smaller file that wants more memory than there is, is damaged
 # What a file of tensors needs. Neither `builtins.getattr` nor anything else that acts.
 _ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -92,7 +93,10 @@ def read_tensors(path: Path, on_message: Messages = None) -> dict[str, Tensor]:
     except (
         *(OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError),
         *(zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError, IndexError),
+        *(OverflowError, MemoryError),
     ) as error:
+        if isinstance(error, MemoryError) and path.stat().st_size > LARGE_BYTES:
+            raise
         raise CheckpointError(_describe_failure(path, error)) from error
     return _named_tensors(content)
 

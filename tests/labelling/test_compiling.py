@@ -111,6 +111,7 @@ def test_steps_of_other_sizes_run_as_they_are(
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

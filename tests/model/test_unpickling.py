@@ -122,6 +122,9 @@ def test_torchscript_archive(tmp_path: Path) -> None:
         ("a.pth", b"\n<!DOCTYPE html><html>", "a web page"),
         ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("a.pt", b"\x00garbage" * 20, "truncated, corrupt or not weights"),
+        # Pickles of a text, and of a frame, that are longer than any memory.
+        ("a.pt", b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f", "truncated, corrupt or not weights"),
+        ("a.pt", b"\x80\x04\x95" + b"\xff" * 8, "truncated, corrupt or not weights"),
     ],
 )
 def test_what_is_said_about_other_files(
