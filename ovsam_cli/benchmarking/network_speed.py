@@ -165,8 +165,7 @@ def measure_efficiency(settings: BenchSettings) -> list[Row]:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         encode(labeller, frames, geometries)
     matmul_side = 256 if settings.sizes == MINIMAL else 8192
-    shape = (matmul_side, matmul_side)
-    left = torch.randn(shape, device=labeller.device, dtype=labeller.dtype)
+    left = torch.randn(matmul_side, matmul_side, device=labeller.device, dtype=labeller.dtype)
 
     def multiply() -> None:
         for _ in range(8):
