@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,6 +62,7 @@ def write_finished(
     content = {
         "source": source_hash,
         "asked": _describe_asked(plan, weights),
+        "weights": list(weights),
         "files": _hash_files(summary.out, [n for n in names if (summary.out / n).exists()]),
         "summary": asdict(replace(summary, out=Path())) | {"out": None},
     }
@@ -79,13 +80,14 @@ def recall_finished(plan: RunPlan) -> RunSummary | None:
     """
     if plan.request.restart or plan.request.retry_failed or plan.send_to is not None:
         return None
-    try:
-        content = json.loads(_finished_path(plan.out).read_bytes())
-        if content["asked"] != _describe_asked(plan, content["asked"]["weights"]):
-            return None
-        found = read_finished(plan.out, content["source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+
+    def is_same(note: Mapping[str, JsonValue]) -> bool:
+        weights = note["weights"]
+        return isinstance(weights, list) and note["asked"] == _describe_asked(
+            plan, [str(path) for path in weights]
+        )
+
+    found = _read_note(plan.out, is_same)
     return None if found is None else replace(found, seconds=0.0, num_labelled_now=0)
 
 
@@ -101,7 +103,6 @@ def _describe_asked(plan: RunPlan, weights: Sequence[str]) -> dict[str, JsonValu
     inputs += [request.text_embeddings] if request.text_embeddings else []
     return {
         "command": hashlib.sha256("\0".join(asked).encode(errors="surrogateescape")).hexdigest(),
-        "weights": list(weights),
         "inputs": [_describe_file(path) for path in inputs],
         "parts": [_describe_file(path) for path in list_parts(plan.out / STATE_FOLDER)],
     }
@@ -118,13 +119,16 @@ def _describe_file(path: Path) -> list[JsonValue]:
 
 def read_finished(out: Path, source_hash: str) -> RunSummary | None:
     """What was noted of a folder's files; None where they, or their source, are others now."""
+    return _read_note(out, lambda note: note["source"] == source_hash)
+
+
+def _read_note(out: Path, is_same: Callable[[Mapping[str, JsonValue]], bool]) -> RunSummary | None:
+    """The summary in a note that is of the same run, whose files are as they were."""
     try:
-        content = json.loads(_finished_path(out).read_bytes())
-        if content["source"] != source_hash or content["files"] != _hash_files(
-            out, content["files"]
-        ):
+        note = json.loads(_finished_path(out).read_bytes())
+        if not is_same(note) or note["files"] != _hash_files(out, note["files"]):
             return None
-        fields = content["summary"]
+        fields = note["summary"]
         return RunSummary(**fields | {"out": out, "coco": CocoSummary(**fields["coco"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None  # never written, damaged, or by another version: the files are written anew
